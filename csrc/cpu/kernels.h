@@ -1,0 +1,65 @@
+// What the CPU kernels are called with: plain numbers and pointers. The kernels are compiled once for each SIMD
+// level, from sources that include neither ATen nor the standard library's templates, so that no inline function
+// compiled for a newer processor can be the one that the linker keeps for all.
+#pragma once
+
+#include <cstdint>
+
+#include "../sampling.h"
+
+namespace stn::cpu {
+
+// A batch of images whose strides count elements.
+template <class T>
+struct Images {
+  T* data;
+  int64_t batch, channel, row, pixel;  // strides
+};
+
+template <class T>
+struct Problem {
+  Frame frame;
+  int64_t batches, channels;
+  int64_t stored_height, stored_width;  // of the input as stored, at least 2 each
+  Padding padding;
+  const void* theta;  // (N, 2, 3), contiguous
+  bool theta_is_double;
+  Images<const T> input;
+  Images<T> output;
+  Images<const T> grad;  // of the output
+  Images<T> grad_input;
+};
+
+constexpr int kMoments = 6;
+
+// A tile of the input, whose gradient is computed in one piece.
+struct Tile {
+  int64_t top, left, height, width;
+};
+constexpr int64_t kTile = 64;  // pixels at most, either way
+
+template <class T>
+struct Kernels {
+  // output of rows [begin, end) of image n.
+  void (*sample)(const Problem<T>&, int64_t n, int64_t begin, int64_t end);
+  // Sums over rows [begin, end) of image n, all channels, of (d/dx, d/dy) x (j - centre_j, i - centre_i, 1).
+  void (*moments)(const Problem<T>&, int64_t n, int64_t begin, int64_t end, double* sums);
+  // grad_input of one tile of channel c of image n. scratch: tile_scratch() values.
+  void (*adjoint)(const Problem<T>&, int64_t n, int64_t c, const Tile&, T* scratch);
+};
+
+// Values of scratch that adjoint needs: four for each cell of a tile and of the ring around it.
+constexpr int64_t tile_scratch() { return 4 * (kTile + 3) * (kTile + 3); }
+
+struct Level {
+  const char* name;
+  Kernels<float> f32;
+  Kernels<double> f64;
+};
+
+Level portable_level();
+#if defined(__x86_64__)
+Level avx2_level();
+#endif
+
+}  // namespace stn::cpu

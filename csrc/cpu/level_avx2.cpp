@@ -1,0 +1,29 @@
+// The kernels for x86-64 processors with AVX2 and FMA.
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#endif
+
+#define STN_LEVEL avx2
+#define STN_LEVEL_AVX2  // not __AVX2__, which the pragma does not define in every compiler
+#define STN_VECTOR_BYTES 32
+#include "affine_kernels.h"
+
+namespace stn::cpu {
+Level avx2_level() { return avx2::level("avx2"); }
+}  // namespace stn::cpu
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#endif

@@ -1,0 +1,9 @@
+"""Differentiable image warping: the sampler of spatial transformer networks, fused, on CPU and CUDA."""
+
+from . import nn, transforms
+from ._extension import _C
+from .functional import affine_sample
+
+build_info = _C.build_info
+
+__all__ = ["affine_sample", "build_info", "nn", "transforms"]
