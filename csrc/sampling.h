@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 
 #if defined(__CUDACC__)
 #define STN_INLINE __host__ __device__ __forceinline__
@@ -106,6 +107,46 @@ STN_INLINE void split_any(double x, int64_t length, bool align_corners, T* whole
   const double w = x == x ? __builtin_floor(x) : 0;
   *whole = static_cast<T>(w);
   *frac = static_cast<T>(x - w);
+}
+
+// Pixels that are walked from one origin, at most.
+constexpr int kWalk = 64;
+
+STN_INLINE double short_part(double slope, double*) { return slope; }
+STN_INLINE float short_part(double slope, float*) {
+  const float head = static_cast<float>(slope);
+  uint32_t bits;
+  memcpy(&bits, &head, sizeof(bits));
+  bits &= 0xFFFFFFC0u;  // leaves room for the 6 bits of a number below kWalk
+  float result;
+  memcpy(&result, &bits, sizeof(bits));
+  return result;
+}
+
+// A walk along a row from a coordinate below kExactCoordinate, to the last bit of the fraction: the slope is split
+// into a head, whose product with a pixel's number is exact, and the rest.
+template <class T>
+struct Walk {
+  T whole, frac, head, rest;
+
+  STN_INLINE Walk(double begin, double slope) {
+    const double w = __builtin_floor(begin);
+    whole = static_cast<T>(w);
+    frac = static_cast<T>(begin - w);
+    head = short_part(slope, static_cast<T*>(nullptr));
+    rest = static_cast<T>(slope - static_cast<double>(head));
+  }
+};
+
+template <class V>
+STN_INLINE void step(V number, V head, V rest, V whole_origin, V origin, V* whole, V* frac) {
+  const V exact = head * number, remainder = rest * number;
+  const V floor = Floor<V>::of(exact + origin + remainder);
+  // The rounded sum's floor may be a neighbour's. The fraction is computed without it, and tells.
+  const V f = (exact - floor) + origin + remainder;
+  const V carry = Floor<V>::of(f);
+  *frac = f - carry;
+  *whole = floor + carry + whole_origin;
 }
 
 // Takes a coordinate to the one at which the padded image repeats the input: clamped to the outer pixels' centres

@@ -6,14 +6,15 @@
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/constant_pad_nd.h>
-#include <ATen/ops/empty.h>
 #include <torch/library.h>
 
 #include <algorithm>
 #include <limits>
+#include <memory>
 
 #include "checks.h"
 #include "level.h"
+#include "tensors.h"
 
 namespace stn::cpu {
 namespace {
@@ -21,8 +22,6 @@ namespace {
 constexpr int64_t kUnit = 1 << 14;   // output values that are worth a task of their own
 constexpr int64_t kGrain = 1 << 15;  // and those that are worth waking a thread
 constexpr int64_t kMaxUnits = 64;    // parts of one image
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Images whose rows the kernels can read: neighbours side by side, at least two each way, offsets in 32 bits.
 at::Tensor readable(const at::Tensor& images) {
@@ -33,39 +32,9 @@ at::Tensor readable(const at::Tensor& images) {
   return rows && small ? images : images.contiguous();
 }
 
-at::Tensor float_or_double(const at::Tensor& theta) {
-  const at::Tensor t = theta.scalar_type() == at::kDouble ? theta : theta.to(at::kFloat);
-  return t.contiguous();
-}
-
-template <class T, class Pointee>
-Images<Pointee> images_of(const at::Tensor& t, Pointee* data) {
-  return {data, t.stride(0), t.stride(1), t.stride(2), t.stride(3)};
-}
-
-template <class T>
-Images<const T> images_in(const at::Tensor& t) {
-  return images_of<T, const T>(t, t.const_data_ptr<T>());
-}
-
-template <class T>
-Images<T> images_out(const at::Tensor& t) {
-  return images_of<T, T>(t, t.mutable_data_ptr<T>());
-}
-
-template <class T>
-Problem<T> problem(at::IntArrayRef in_size, at::IntArrayRef out_size, bool align_corners, Padding padding,
-                   const at::Tensor& theta) {
-  Problem<T> p{};
-  p.frame = {in_size[0], in_size[1], out_size[0], out_size[1], align_corners};
-  p.stored_height = std::max<int64_t>(in_size[0], 2);
-  p.stored_width = std::max<int64_t>(in_size[1], 2);
-  p.padding = padding;
-  p.theta = theta.const_data_ptr();
-  p.theta_is_double = theta.scalar_type() == at::kDouble;
+void check_pixels(at::IntArrayRef in_size) {
   TORCH_CHECK_VALUE(in_size[0] * in_size[1] <= std::numeric_limits<int32_t>::max(),
                     "affine_sample: expected images of at most 2^31 - 1 pixels on the CPU, but got ", in_size);
-  return p;
 }
 
 // The division of each image's output rows into parts.
@@ -90,14 +59,13 @@ at::Tensor sample(const at::Tensor& input, const at::Tensor& theta, at::IntArray
                   c10::string_view padding_mode, bool align_corners) {
   const Padding padding = parse_padding("affine_sample", {padding_mode.data(), padding_mode.size()});
   check_sample(input, theta, size);
+  check_pixels(input.sizes().slice(2));
   const auto format = input.suggest_memory_format();
   const at::Tensor output = at::empty({input.size(0), input.size(1), size[0], size[1]}, input.options());
   if (output.numel() > 0) {
     const at::Tensor images = readable(input), t = float_or_double(theta);
     AT_DISPATCH_FLOATING_TYPES(input.scalar_type(), "affine_sample", [&] {
-      auto p = problem<scalar_t>(input.sizes().slice(2), size, align_corners, padding, t);
-      p.batches = input.size(0);
-      p.channels = input.size(1);
+      auto p = make_problem<scalar_t>(input, input.sizes().slice(2), size, align_corners, padding, t);
       p.input = images_in<scalar_t>(images);
       p.output = images_out<scalar_t>(output);
       const int64_t row = size[1] * p.channels;
@@ -111,27 +79,15 @@ at::Tensor sample(const at::Tensor& input, const at::Tensor& theta, at::IntArray
   return output.contiguous(format);
 }
 
-// The sums are of derivatives by pixel coordinates; theta's entries scale them (AxisMap).
-template <class Theta>
-void store_theta_gradient(const double* sums, const Frame& f, Theta* out) {
-  for (int axis = 0; axis < 2; ++axis) {
-    const ThetaScale s = theta_scale(f, axis == 0 ? f.width : f.height);
-    out[3 * axis] = static_cast<Theta>(sums[3 * axis] * s.x);
-    out[3 * axis + 1] = static_cast<Theta>(sums[3 * axis + 1] * s.y);
-    out[3 * axis + 2] = static_cast<Theta>(sums[3 * axis + 2] * s.one);
-  }
-}
-
 at::Tensor moments(const at::Tensor& grad, const at::Tensor& input, const at::Tensor& theta,
                    c10::string_view padding_mode, bool align_corners) {
   const Padding padding = parse_padding("affine_sample_moments", {padding_mode.data(), padding_mode.size()});
   check_moments(grad, input, theta);
+  check_pixels(input.sizes().slice(2));
   const at::Tensor images = readable(input), t = float_or_double(theta), g = grad.contiguous();
   const at::Tensor grad_theta = at::empty(theta.sizes(), t.options().memory_format(at::MemoryFormat::Contiguous));
   AT_DISPATCH_FLOATING_TYPES(input.scalar_type(), "affine_sample_moments", [&] {
-    auto p = problem<scalar_t>(input.sizes().slice(2), grad.sizes().slice(2), align_corners, padding, t);
-    p.batches = input.size(0);
-    p.channels = input.size(1);
+    auto p = make_problem<scalar_t>(input, input.sizes().slice(2), grad.sizes().slice(2), align_corners, padding, t);
     p.input = images_in<scalar_t>(images);
     p.grad = images_in<scalar_t>(g);
     const int64_t height = p.frame.out_height, row = p.frame.out_width * p.channels;
@@ -146,10 +102,13 @@ at::Tensor moments(const at::Tensor& grad, const at::Tensor& input, const at::Te
     for (int64_t n = 0; n < p.batches; ++n) {
       double* total = all + n * parts.per_image * kMoments;
       for (int64_t k = kMoments; k < parts.per_image * kMoments; ++k) total[k % kMoments] += total[k];
-      if (p.theta_is_double) {
-        store_theta_gradient(total, p.frame, grad_theta.mutable_data_ptr<double>() + n * kMoments);
-      } else {
-        store_theta_gradient(total, p.frame, grad_theta.mutable_data_ptr<float>() + n * kMoments);
+      for (int k = 0; k < kMoments; ++k) {
+        const double value = theta_gradient(total[k], k, p.frame);
+        if (p.theta_is_double) {
+          grad_theta.mutable_data_ptr<double>()[n * kMoments + k] = value;
+        } else {
+          grad_theta.mutable_data_ptr<float>()[n * kMoments + k] = static_cast<float>(value);
+        }
       }
     }
   });
@@ -169,14 +128,13 @@ at::Tensor adjoint(const at::Tensor& grad, const at::Tensor& theta, at::IntArray
                    c10::string_view padding_mode, bool align_corners) {
   const Padding padding = parse_padding("affine_sample_adjoint", {padding_mode.data(), padding_mode.size()});
   check_adjoint(grad, theta, size);
+  check_pixels(size);
   const auto format = grad.suggest_memory_format();
   const at::Tensor grad_input = at::empty({grad.size(0), grad.size(1), size[0], size[1]}, grad.options());
   if (grad_input.numel() > 0) {
     const at::Tensor t = float_or_double(theta);
     AT_DISPATCH_FLOATING_TYPES(grad.scalar_type(), "affine_sample_adjoint", [&] {
-      auto p = problem<scalar_t>(size, grad.sizes().slice(2), align_corners, padding, t);
-      p.batches = grad.size(0);
-      p.channels = grad.size(1);
+      auto p = make_problem<scalar_t>(grad, size, grad.sizes().slice(2), align_corners, padding, t);
       p.grad = images_in<scalar_t>(grad);
       p.grad_input = images_out<scalar_t>(grad_input);
       const Tiling down(size[0]), across(size[1]);

@@ -39,45 +39,25 @@ struct Segment {
   }
 };
 
-// The coordinates of a segment, a vector at a time, to the last bit of the fraction: the slope is split into a
-// short part, whose product with a pixel's number is exact, and the remainder.
+// The coordinates of a segment, a vector at a time.
 template <class T>
 struct Stepper {
-  Vec<T> origin, whole_origin, slope, slope_rest;
+  Vec<T> whole_origin, origin, head, rest;
 
   STN_INLINE explicit Stepper(const Segment<T>& s) {
-    const double whole = __builtin_floor(s.begin);
-    whole_origin = Vec<T>{} + static_cast<T>(whole);
-    origin = Vec<T>{} + static_cast<T>(s.begin - whole);
-    const T head = short_part(s.map.x);
-    slope = Vec<T>{} + head;
-    slope_rest = Vec<T>{} + static_cast<T>(s.map.x - static_cast<double>(head));
+    const Walk<T> walk(s.begin, s.map.x);
+    whole_origin = Vec<T>{} + walk.whole;
+    origin = Vec<T>{} + walk.frac;
+    head = Vec<T>{} + walk.head;
+    rest = Vec<T>{} + walk.rest;
   }
 
-  // number: pixels after the segment's first, fewer than kBlock.
+  // number: pixels after the segment's first.
   STN_INLINE void at(Vec<T> number, Vec<T>* whole, Vec<T>* frac) const {
-    const Vec<T> step = slope * number, rest = slope_rest * number;  // step is exact in float
-    const Vec<T> floor = floor_of<T>(step + origin + rest);
-    // The floor may be of a neighbour of the coordinate; the fraction is not, and tells.
-    const Vec<T> f = (step - floor) + origin + rest;
-    const Vec<T> carry = floor_of<T>(f);
-    *frac = f - carry;
-    *whole = floor + carry + whole_origin;
+    step(number, head, rest, whole_origin, origin, whole, frac);
   }
-
- private:
-  static STN_INLINE double short_part(double slope, double*) { return slope; }
-  static STN_INLINE float short_part(double slope, float*) {
-    float head = static_cast<float>(slope);
-    uint32_t bits;
-    __builtin_memcpy(&bits, &head, 4);
-    bits &= 0xFFFFFFC0u;  // 6 bits make room for the number of a pixel in a block
-    __builtin_memcpy(&head, &bits, 4);
-    return head;
-  }
-  static STN_INLINE T short_part(double slope) { return short_part(slope, static_cast<T*>(nullptr)); }
 };
-static_assert(kBlock <= 64, "Stepper's products are exact for 6-bit pixel numbers");
+static_assert(kBlock <= kWalk, "a block is walked from its first pixel");
 
 template <class T>
 constexpr int padded(int count) {
@@ -128,21 +108,10 @@ struct Geometry {
   int32_t row_stride;
 
   STN_INLINE Geometry(const Problem<T>& problem, int64_t n)
-      : p(problem), row_stride(static_cast<int32_t>(problem.input.row)) {
-    const int64_t t = 6 * n;
-    if (p.theta_is_double) {
-      init(static_cast<const double*>(p.theta) + t);
-    } else {
-      init(static_cast<const float*>(p.theta) + t);
-    }
-  }
-
- private:
-  template <class Theta>
-  STN_INLINE void init(const Theta* theta) {
-    x = axis_map(theta, p.frame, p.frame.width);
-    y = axis_map(theta + 3, p.frame, p.frame.height);
-  }
+      : p(problem),
+        x(axis_map(problem, n, 0)),
+        y(axis_map(problem, n, 1)),
+        row_stride(static_cast<int32_t>(problem.input.row)) {}
 };
 
 // All taps exist: the weights are the fractions.

@@ -5,32 +5,9 @@
 
 #include <cstdint>
 
-#include "../sampling.h"
+#include "../problem.h"
 
 namespace stn::cpu {
-
-// A batch of images whose strides count elements.
-template <class T>
-struct Images {
-  T* data;
-  int64_t batch, channel, row, pixel;  // strides
-};
-
-template <class T>
-struct Problem {
-  Frame frame;
-  int64_t batches, channels;
-  int64_t stored_height, stored_width;  // of the input as stored, at least 2 each
-  Padding padding;
-  const void* theta;  // (N, 2, 3), contiguous
-  bool theta_is_double;
-  Images<const T> input;
-  Images<T> output;
-  Images<const T> grad;  // of the output
-  Images<T> grad_input;
-};
-
-constexpr int kMoments = 6;
 
 // A tile of the input, whose gradient is computed in one piece.
 struct Tile {
