@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from . import autograd
@@ -53,4 +54,17 @@ def affine_sample(
         raise ValueError(f"affine_sample: expected mode 'bilinear', but got {mode!r}")
     if size is None:
         size = input.shape[-2:]
+    elif not _is_size(size):
+        raise ValueError(
+            f"affine_sample: expected size of two positive integers (height, width), but got {size!r}"
+        )
     return autograd.affine_sample(input, theta, size, padding_mode, align_corners)
+
+
+def _is_size(size: object) -> bool:
+    # torch.SymInt: the sizes of tensors that a compiler traces.
+    return (
+        isinstance(size, (tuple, list))
+        and len(size) == 2
+        and all(isinstance(length, (int, torch.SymInt)) and length > 0 for length in size)
+    )

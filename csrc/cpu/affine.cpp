@@ -86,6 +86,7 @@ at::Tensor moments(const at::Tensor& grad, const at::Tensor& input, const at::Te
   check_pixels(input.sizes().slice(2));
   const at::Tensor images = readable(input), t = float_or_double(theta), g = grad.contiguous();
   const at::Tensor grad_theta = at::empty(theta.sizes(), t.options().memory_format(at::MemoryFormat::Contiguous));
+  if (input.numel() == 0) return grad_theta.zero_().to(theta.scalar_type());
   AT_DISPATCH_FLOATING_TYPES(input.scalar_type(), "affine_sample_moments", [&] {
     auto p = make_problem<scalar_t>(input, input.sizes().slice(2), grad.sizes().slice(2), align_corners, padding, t);
     p.input = images_in<scalar_t>(images);

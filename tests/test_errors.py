@@ -1,0 +1,63 @@
+"""Every mistake gets one clear line, before any memory is touched."""
+
+import pytest
+import torch
+
+import stn_ext
+from stn_ext import affine_sample
+
+x = torch.zeros(4, 1, 6, 7)
+theta = torch.zeros(4, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "message"),
+    [
+        ((x[0], theta), {}, ValueError, "expected input of shape (N, C, H, W), but got [1, 6, 7]"),
+        ((x.half(), theta), {}, TypeError, "expected input of dtype torch.float32 or torch.float64, but got c10::Half"),
+        ((x[:, :, :0], theta), {}, ValueError, "expected input's height and width of two positive integers"),
+        (
+            (x, theta[:3]),
+            {},
+            ValueError,
+            "expected theta of shape (N, 2, 3) with N = 4, as input's batch, but got [3, 2, 3]",
+        ),
+        ((x, theta[:, :, :2]), {}, ValueError, "but got [4, 2, 2]"),
+        ((x, theta[0]), {}, ValueError, "but got [2, 3]"),
+        ((x, theta.long()), {}, TypeError, "expected theta of a floating-point dtype, but got long"),
+        ((x, theta, (6,)), {}, ValueError, "expected size of two positive integers (height, width), but got (6,)"),
+        ((x, theta, (0, 7)), {}, ValueError, "expected size of two positive integers (height, width), but got (0, 7)"),
+        ((x, theta, (5.0, 7)), {}, ValueError, "expected size of two positive integers"),
+        ((x, theta), {"mode": "bicubic"}, ValueError, "expected mode 'bilinear', but got 'bicubic'"),
+        (
+            (x, theta),
+            {"padding_mode": "wrap"},
+            ValueError,
+            "expected padding_mode 'zeros', 'border' or 'reflection', but got 'wrap'",
+        ),
+        ((x.numpy(), theta), {}, TypeError, "expected tensors input and theta, but got ndarray and Tensor"),
+    ],
+)
+def test_message(arguments, options, error, message):
+    with pytest.raises(error) as caught:
+        affine_sample(*arguments, **options)
+    text = str(caught.value)
+    assert text.startswith("affine_sample: ") and message in text
+    assert "\n" not in text
+
+
+def test_backward_operators_check_too():
+    ops = torch.ops.stn_ext
+    with pytest.raises(ValueError, match=r"affine_sample_moments: expected grad of 4 images of 1 channels, as input"):
+        ops.affine_sample_moments(torch.zeros(4, 2, 5, 5), x, theta, "zeros", False)
+    with pytest.raises(TypeError, match="affine_sample_moments: expected grad of dtype float, as input"):
+        ops.affine_sample_moments(torch.zeros(4, 1, 5, 5).double(), x, theta, "zeros", False)
+    with pytest.raises(ValueError, match="affine_sample_adjoint: expected size of two positive integers"):
+        ops.affine_sample_adjoint(x, theta, (0, 3), "zeros", False)
+
+
+@pytest.mark.skipif(bool(stn_ext.build_info()["cuda"]), reason="this build has CUDA kernels")
+def test_cuda_tensors_on_a_build_without_cuda():
+    # The dispatcher's key for CUDA decides; a real CUDA tensor needs a GPU.
+    kernels = torch._C._dispatch_dump("stn_ext::affine_sample")
+    assert "CUDA" in kernels
