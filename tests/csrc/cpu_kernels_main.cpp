@@ -1,0 +1,100 @@
+// Runs every CPU kernel over many problems in buffers of exactly the right size, for AddressSanitizer to watch:
+// random and hostile maps, sizes from one pixel up. Prints a line for each level.
+#include <cstdio>
+#include <cstdlib>
+#include <initializer_list>
+#include <limits>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "cpu/kernels.h"
+
+namespace {
+
+using stn::Padding;
+using stn::cpu::Kernels;
+using stn::cpu::Tile;
+
+std::mt19937 generator(0);
+
+double uniform(double low, double high) { return std::uniform_real_distribution<double>(low, high)(generator); }
+int64_t integer(int64_t low, int64_t high) { return std::uniform_int_distribution<int64_t>(low, high)(generator); }
+
+// Entries of theta: mostly ordinary, at times zero, huge, infinite or not a number.
+double entry() {
+  const double inf = std::numeric_limits<double>::infinity();
+  const double special[] = {0, 1, -1, 1e-30, 1e8, -1e12, 1e30, -1e300, inf, -inf, std::nan("")};
+  return integer(0, 3) == 0 ? special[integer(0, 10)] : uniform(-2.5, 2.5);
+}
+
+// A buffer without a byte to spare on either side; malloc, so that its contents are indeterminate too.
+template <class T>
+struct Buffer {
+  std::unique_ptr<T[]> data;
+  Buffer(int64_t n, bool random) : data(new T[static_cast<size_t>(n)]) {
+    for (int64_t k = 0; random && k < n; ++k) data[static_cast<size_t>(k)] = static_cast<T>(uniform(-1, 1));
+  }
+  T* get() { return data.get(); }
+};
+
+template <class T>
+void run_once(const Kernels<T>& kernels) {
+  stn::Problem<T> p{};
+  const int64_t longest = integer(0, 4) == 0 ? 200 : 40;
+  p.frame = {integer(1, longest), integer(1, longest), integer(1, longest), integer(1, longest), integer(0, 1) == 1};
+  p.batches = integer(1, 2);
+  p.channels = integer(1, 6);
+  p.stored_height = p.frame.height < 2 ? 2 : p.frame.height;
+  p.stored_width = p.frame.width < 2 ? 2 : p.frame.width;
+  p.padding = static_cast<Padding>(integer(0, 2));
+  std::vector<double> theta(static_cast<size_t>(6 * p.batches));
+  for (double& t : theta) t = entry();
+  p.theta = theta.data();
+  p.theta_is_double = true;
+
+  const int64_t stored = p.stored_height * p.stored_width, in = p.frame.height * p.frame.width;
+  const int64_t out = p.frame.out_height * p.frame.out_width, planes = p.batches * p.channels;
+  Buffer<T> input(planes * stored, true), grad(planes * out, true), output(planes * out, false);
+  Buffer<T> grad_input(planes * in, false);
+  Buffer<T> scratch(stn::cpu::tile_scratch(), false);
+  p.input = {input.get(), p.channels * stored, stored, p.stored_width, 1};
+  p.output = {output.get(), p.channels * out, out, p.frame.out_width, 1};
+  p.grad = {grad.get(), p.channels * out, out, p.frame.out_width, 1};
+  p.grad_input = {grad_input.get(), p.channels * in, in, p.frame.width, 1};
+
+  for (int64_t n = 0; n < p.batches; ++n) {
+    for (int64_t begin = 0; begin < p.frame.out_height; begin += 7) {
+      const int64_t end = begin + 7 < p.frame.out_height ? begin + 7 : p.frame.out_height;
+      double sums[stn::kMoments];
+      kernels.sample(p, n, begin, end);
+      kernels.moments(p, n, begin, end, sums);
+    }
+    for (int64_t c = 0; c < p.channels; ++c) {
+      for (int64_t top = 0; top < p.frame.height; top += stn::cpu::kTile) {
+        for (int64_t left = 0; left < p.frame.width; left += stn::cpu::kTile) {
+          const Tile tile{top, left, std::min(stn::cpu::kTile, p.frame.height - top),
+                          std::min(stn::cpu::kTile, p.frame.width - left)};
+          kernels.adjoint(p, n, c, tile, scratch.get());
+        }
+      }
+    }
+  }
+}
+
+void run(const stn::cpu::Level& level) {
+  for (int k = 0; k < 1500; ++k) {
+    run_once(level.f32);
+    run_once(level.f64);
+  }
+  std::printf("%s done\n", level.name);
+}
+
+}  // namespace
+
+int main() {
+  run(stn::cpu::portable_level());
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) run(stn::cpu::avx2_level());
+#endif
+}
