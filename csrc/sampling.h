@@ -138,15 +138,16 @@ struct Walk {
   }
 };
 
+// whole is counted from the walk's own.
 template <class V>
-STN_INLINE void step(V number, V head, V rest, V whole_origin, V origin, V* whole, V* frac) {
-  const V exact = head * number, remainder = rest * number;
-  const V floor = Floor<V>::of(exact + origin + remainder);
+STN_INLINE void step(V number, V head, V rest, V origin, V* whole, V* frac) {
+  const V exact = head * number;
+  const V floor = Floor<V>::of((exact + origin) + rest * number);
   // The rounded sum's floor may be a neighbour's. The fraction is computed without it, and tells.
-  const V f = (exact - floor) + origin + remainder;
+  const V f = ((exact - floor) + origin) + rest * number;
   const V carry = Floor<V>::of(f);
   *frac = f - carry;
-  *whole = floor + carry + whole_origin;
+  *whole = floor + carry;
 }
 
 // Takes a coordinate to the one at which the padded image repeats the input: clamped to the outer pixels' centres
@@ -154,7 +155,7 @@ STN_INLINE void step(V number, V head, V rest, V whole_origin, V origin, V* whol
 // As in grid_sample, a coordinate on or beyond the outer pixels' centres has slope 0 once it is clamped.
 template <Padding padding, class V>
 STN_INLINE Coordinate<V> fold(V whole, V frac, V length, bool align_corners) {
-  const V zero = whole * 0, one = zero + 1;
+  const V zero{}, one = zero + 1;
   Coordinate<V> c{whole, frac, one};
   if (padding == Padding::zeros) return c;
   const V last = length - 1;
@@ -194,21 +195,20 @@ struct AxisTaps {
 template <Padding padding, class V>
 STN_INLINE AxisTaps<V> axis_taps(V whole, V frac, V length, V stored, bool align_corners) {
   const Coordinate<V> c = fold<padding>(whole, frac, length, align_corners);
-  const V zero = c.whole * 0;
-  const V highest = stored - 2;
+  const V zero{}, highest = stored - 2;
   V tap = c.whole < highest ? c.whole : highest;
-  tap = tap > 0 ? tap : zero;
-  const V shift = c.whole - tap;
+  tap = tap > zero ? tap : zero;
+  const V shift = c.whole - tap, rest = 1 - c.frac;
   const auto inside = shift == 0;   // the pair is (whole, whole + 1)
   const auto before = shift == -1;  // whole lies before the image: its right neighbour is the pair's left pixel
   const auto after = shift == 1;    // whole + 1 lies behind the image: whole is the pair's right pixel
-  const V rest = 1 - c.frac;
   AxisTaps<V> t;
   t.tap = tap;
-  t.w0 = inside ? rest : (before ? c.frac : zero);
-  t.w1 = inside ? c.frac : (after ? rest : zero);
-  t.d0 = inside ? -c.slope : (before ? c.slope : zero);
-  t.d1 = inside ? c.slope : (after ? -c.slope : zero);
+  // Sums of selections, of which one at most is not zero.
+  t.w0 = (inside ? rest : zero) + (before ? c.frac : zero);
+  t.w1 = (inside ? c.frac : zero) + (after ? rest : zero);
+  t.d0 = (before ? c.slope : zero) - (inside ? c.slope : zero);
+  t.d1 = (inside ? c.slope : zero) - (after ? c.slope : zero);
   return t;
 }
 

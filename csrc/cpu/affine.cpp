@@ -133,21 +133,23 @@ at::Tensor adjoint(const at::Tensor& grad, const at::Tensor& theta, at::IntArray
   const auto format = grad.suggest_memory_format();
   const at::Tensor grad_input = at::empty({grad.size(0), grad.size(1), size[0], size[1]}, grad.options());
   if (grad_input.numel() > 0) {
-    const at::Tensor t = float_or_double(theta);
+    const at::Tensor t = float_or_double(theta), g = grad.contiguous();
     AT_DISPATCH_FLOATING_TYPES(grad.scalar_type(), "affine_sample_adjoint", [&] {
       auto p = make_problem<scalar_t>(grad, size, grad.sizes().slice(2), align_corners, padding, t);
-      p.grad = images_in<scalar_t>(grad);
+      p.grad = images_in<scalar_t>(g);
       p.grad_input = images_out<scalar_t>(grad_input);
       const Tiling down(size[0]), across(size[1]);
-      const int64_t tiles = down.count * across.count;
-      const int64_t values = ceil_div(std::max(grad.numel(), grad_input.numel()), p.batches * p.channels * tiles);
+      const int64_t tiles = down.count * across.count, groups = ceil_div(p.channels, kAdjointChannels);
+      const int64_t units = p.batches * groups * tiles;
+      const int64_t values = ceil_div(std::max(grad.numel(), grad_input.numel()), units);
       const int64_t grain = std::max<int64_t>(1, kGrain / values);
-      at::parallel_for(0, p.batches * p.channels * tiles, grain, [&](int64_t begin, int64_t end) {
-        std::unique_ptr<scalar_t[]> scratch(new scalar_t[static_cast<size_t>(tile_scratch())]);
+      at::parallel_for(0, units, grain, [&](int64_t begin, int64_t end) {
+        std::unique_ptr<scalar_t[]> scratch(new scalar_t[static_cast<size_t>(kTileScratch)]);
         for (int64_t u = begin; u < end; ++u) {
-          const int64_t image = u / tiles, y = u % tiles / across.count, x = u % across.count;
+          const int64_t n = u / tiles / groups, c = u / tiles % groups * kAdjointChannels;
+          const int64_t y = u % tiles / across.count, x = u % across.count;
           const Tile tile{down.begin(y), across.begin(x), down.extent(y), across.extent(x)};
-          kernels<scalar_t>().adjoint(p, image / p.channels, image % p.channels, tile, scratch.get());
+          kernels<scalar_t>().adjoint(p, n, c, std::min(kAdjointChannels, p.channels - c), tile, scratch.get());
         }
       });
     });

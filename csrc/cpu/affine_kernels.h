@@ -11,82 +11,90 @@
 namespace stn::cpu {
 namespace STN_LEVEL {
 
-constexpr int kBlock = 64;
-constexpr int kGroup = 4;  // channels that go through a block together
+constexpr int kBlock = kWalk;
 
 // ---- coordinates -------------------------------------------------------------------------------------------
-
-// Where pixels first, first + 1, ... of an output row fall along one axis of the input.
-template <class T>
-struct Segment {
-  const AxisMap& map;
-  int64_t i, first;
-  double begin;  // the first pixel's coordinate
-
-  STN_INLINE Segment(const AxisMap& m, int64_t row, int64_t j) : map(m), i(row), first(j), begin(m.at(row, j)) {}
-
-  STN_INLINE double end(int count) const { return begin + map.x * (count - 1); }
-
-  // Whether all of `count` coordinates lie in [low, high]. False for NaN.
-  STN_INLINE bool within(int count, double low, double high) const {
-    const double last = end(count);
-    return begin >= low && begin <= high && last >= low && last <= high;
-  }
-  // Whether all of them lie below low, or all above high.
-  STN_INLINE bool outside(int count, double low, double high) const {
-    const double last = end(count);
-    return (begin < low && last < low) || (begin > high && last > high);
-  }
-};
-
-// The coordinates of a segment, a vector at a time.
-template <class T>
-struct Stepper {
-  Vec<T> whole_origin, origin, head, rest;
-
-  STN_INLINE explicit Stepper(const Segment<T>& s) {
-    const Walk<T> walk(s.begin, s.map.x);
-    whole_origin = Vec<T>{} + walk.whole;
-    origin = Vec<T>{} + walk.frac;
-    head = Vec<T>{} + walk.head;
-    rest = Vec<T>{} + walk.rest;
-  }
-
-  // number: pixels after the segment's first.
-  STN_INLINE void at(Vec<T> number, Vec<T>* whole, Vec<T>* frac) const {
-    step(number, head, rest, whole_origin, origin, whole, frac);
-  }
-};
-static_assert(kBlock <= kWalk, "a block is walked from its first pixel");
 
 template <class T>
 constexpr int padded(int count) {
   return (count + Simd<T>::lanes - 1) / Simd<T>::lanes * Simd<T>::lanes;
 }
 
-// Coordinates of a whole segment, whatever they are.
+// One axis of the input, and the coordinates along it of output pixels.
 template <class T>
-struct Coordinates {
-  alignas(64) T whole[kBlock], frac[kBlock];
+struct Axis {
+  AxisMap map;
+  int64_t length, stored;  // pixels, and as stored: at least 2
+  T head, rest;            // of the slope along an output row; see Walk
 
-  template <Padding padding>
-  STN_INLINE void fill(const Segment<T>& s, int count, int64_t length, bool align_corners) {
-    if (s.within(padded<T>(count), -kExactCoordinate, kExactCoordinate)) {
-      const Stepper<T> stepper(s);
-      Vec<T> number = lane_numbers<T>();
-      for (int k = 0; k < count; k += Simd<T>::lanes, number += Simd<T>::lanes) {
-        Vec<T> w, f;
-        stepper.at(number, &w, &f);
-        store(whole + k, w);
-        store(frac + k, f);
-      }
-    } else {
-      for (int k = 0; k < padded<T>(count); ++k) {
-        split_any<padding>(s.map.at(s.i, s.first + k), length, align_corners, whole + k, frac + k);
-      }
-    }
+  STN_INLINE Axis(const Problem<T>& p, int64_t n, int axis)
+      : map(axis_map(p, n, axis)),
+        length(axis == 0 ? p.frame.width : p.frame.height),
+        stored(axis == 0 ? p.stored_width : p.stored_height) {
+    const Walk<T> walk(0, map.x);
+    head = walk.head;
+    rest = walk.rest;
   }
 };
+
+// Where a block's pixels, first + number of an output row, fall along an axis.
+template <class T>
+struct Segment {
+  const Axis<T>& axis;
+  int64_t i, first;
+  double begin, low, high;  // the first coordinate, the least, the greatest
+
+  STN_INLINE Segment(const Axis<T>& a, int64_t row, int64_t j, int count) : axis(a), i(row), first(j) {
+    begin = a.map.at(row, j);
+    const double end = begin + a.map.x * (count - 1);
+    low = begin < end ? begin : end;
+    high = begin < end ? end : begin;
+  }
+
+  // Both are false where a coordinate is NaN.
+  STN_INLINE bool within(double least, double greatest) const { return low >= least && high <= greatest; }
+  STN_INLINE bool outside(double least, double greatest) const { return high < least || low > greatest; }
+};
+
+// The coordinates of a segment, a vector at a time. base is a whole number; whole is counted from it.
+template <class T>
+struct Stepper {
+  double base;
+  Vec<T> origin, head, rest;
+
+  STN_INLINE explicit Stepper(const Segment<T>& s) : base(__builtin_floor(s.begin)) {
+    origin = Vec<T>{} + static_cast<T>(s.begin - base);
+    head = Vec<T>{} + s.axis.head;
+    rest = Vec<T>{} + s.axis.rest;
+  }
+
+  STN_INLINE void at(Vec<T> number, Vec<T>* whole, Vec<T>* frac) const { step(number, head, rest, origin, whole, frac); }
+};
+
+// f(k, x whole, x frac, y whole, y frac) for each vector of a block's pixels, from pixel k on; whatever they are.
+template <Padding padding, class T, class F>
+STN_INLINE void for_coordinates(const Segment<T>& sx, const Segment<T>& sy, int count, bool align_corners, const F& f) {
+  if (sx.within(-kExactCoordinate, kExactCoordinate) && sy.within(-kExactCoordinate, kExactCoordinate)) {
+    const Stepper<T> step_x(sx), step_y(sy);
+    const Vec<T> base_x = Vec<T>{} + static_cast<T>(step_x.base), base_y = Vec<T>{} + static_cast<T>(step_y.base);
+    Vec<T> number = lane_numbers<T>();
+    for (int k = 0; k < count; k += Simd<T>::lanes, number += Simd<T>::lanes) {
+      Vec<T> x, y, fx, fy;
+      step_x.at(number, &x, &fx);
+      step_y.at(number, &y, &fy);
+      f(k, x + base_x, fx, y + base_y, fy);
+    }
+    return;
+  }
+  alignas(64) T x[kBlock], fx[kBlock], y[kBlock], fy[kBlock];
+  for (int k = 0; k < padded<T>(count); ++k) {
+    split_any<padding>(sx.axis.map.at(sx.i, sx.first + k), sx.axis.length, align_corners, x + k, fx + k);
+    split_any<padding>(sy.axis.map.at(sy.i, sy.first + k), sy.axis.length, align_corners, y + k, fy + k);
+  }
+  for (int k = 0; k < count; k += Simd<T>::lanes) {
+    f(k, load<Vec<T>>(x + k), load<Vec<T>>(fx + k), load<Vec<T>>(y + k), load<Vec<T>>(fy + k));
+  }
+}
 
 // ---- taps --------------------------------------------------------------------------------------------------
 
@@ -94,38 +102,35 @@ struct Coordinates {
 template <class T>
 struct Block {
   int count;
-  bool inside;  // every tap exists: d is (-1, 1), and no tap is to be left out
+  bool inside;   // every tap exists: d is (-1, 1), and no tap is to be left out
+  int64_t base;  // taps are counted from this element of the plane
   alignas(64) int32_t tap[kBlock];
   alignas(64) T wx0[kBlock], wx1[kBlock], wy0[kBlock], wy1[kBlock];
   alignas(64) T dx0[kBlock], dx1[kBlock], dy0[kBlock], dy1[kBlock];
 };
 
-// The geometry of one image's sampling.
+// One image's sampling.
 template <class T>
 struct Geometry {
   const Problem<T>& p;
-  AxisMap x, y;
-  int32_t row_stride;
+  Axis<T> x, y;
 
-  STN_INLINE Geometry(const Problem<T>& problem, int64_t n)
-      : p(problem),
-        x(axis_map(problem, n, 0)),
-        y(axis_map(problem, n, 1)),
-        row_stride(static_cast<int32_t>(problem.input.row)) {}
+  STN_INLINE Geometry(const Problem<T>& problem, int64_t n) : p(problem), x(problem, n, 0), y(problem, n, 1) {}
 };
 
 // All taps exist: the weights are the fractions.
 template <class T>
 STN_INLINE void fill_inside(const Geometry<T>& g, const Segment<T>& sx, const Segment<T>& sy, Block<T>* b) {
   const Stepper<T> step_x(sx), step_y(sy);
-  const int32_t pixel = static_cast<int32_t>(g.p.input.pixel);
+  const IndexVec<T> row_stride = IndexVec<T>{} + static_cast<int32_t>(g.p.input.row);
   Vec<T> number = lane_numbers<T>();
   b->inside = true;
+  b->base = static_cast<int64_t>(step_y.base) * g.p.input.row + static_cast<int64_t>(step_x.base);
   for (int k = 0; k < b->count; k += Simd<T>::lanes, number += Simd<T>::lanes) {
     Vec<T> x, y, fx, fy;
     step_x.at(number, &x, &fx);
     step_y.at(number, &y, &fy);
-    store(b->tap + k, to_index<T>(y) * g.row_stride + to_index<T>(x) * pixel);
+    store(b->tap + k, to_index<T>(y) * row_stride + to_index<T>(x));
     store(b->wx0 + k, 1 - fx);
     store(b->wx1 + k, fx);
     store(b->wy0 + k, 1 - fy);
@@ -133,64 +138,62 @@ STN_INLINE void fill_inside(const Geometry<T>& g, const Segment<T>& sx, const Se
   }
 }
 
-template <Padding padding, class T>
+template <Padding padding, bool derivatives, class T>
 STN_INLINE void fill_any(const Geometry<T>& g, const Segment<T>& sx, const Segment<T>& sy, Block<T>* b) {
-  const Frame& f = g.p.frame;
-  Coordinates<T> cx, cy;
-  cx.template fill<padding>(sx, b->count, f.width, f.align_corners);
-  cy.template fill<padding>(sy, b->count, f.height, f.align_corners);
+  const bool align_corners = g.p.frame.align_corners;
   const Vec<T> zero{};
-  const Vec<T> width = zero + static_cast<T>(f.width), stored_width = zero + static_cast<T>(g.p.stored_width);
-  const Vec<T> height = zero + static_cast<T>(f.height), stored_height = zero + static_cast<T>(g.p.stored_height);
-  const int32_t pixel = static_cast<int32_t>(g.p.input.pixel);
+  const Vec<T> width = zero + static_cast<T>(g.x.length), stored_width = zero + static_cast<T>(g.x.stored);
+  const Vec<T> height = zero + static_cast<T>(g.y.length), stored_height = zero + static_cast<T>(g.y.stored);
+  const IndexVec<T> row_stride = IndexVec<T>{} + static_cast<int32_t>(g.p.input.row);
   b->inside = false;
-  for (int k = 0; k < b->count; k += Simd<T>::lanes) {
-    const auto tx = axis_taps<padding>(load<Vec<T>>(cx.whole + k), load<Vec<T>>(cx.frac + k), width, stored_width,
-                                       f.align_corners);
-    const auto ty = axis_taps<padding>(load<Vec<T>>(cy.whole + k), load<Vec<T>>(cy.frac + k), height, stored_height,
-                                       f.align_corners);
-    store(b->tap + k, to_index<T>(ty.tap) * g.row_stride + to_index<T>(tx.tap) * pixel);
+  b->base = 0;
+  const auto put = [&](int k, Vec<T> x, Vec<T> fx, Vec<T> y, Vec<T> fy) __attribute__((always_inline)) {
+    const auto tx = axis_taps<padding>(x, fx, width, stored_width, align_corners);
+    const auto ty = axis_taps<padding>(y, fy, height, stored_height, align_corners);
+    store(b->tap + k, to_index<T>(ty.tap) * row_stride + to_index<T>(tx.tap));
     store(b->wx0 + k, tx.w0);
     store(b->wx1 + k, tx.w1);
     store(b->wy0 + k, ty.w0);
     store(b->wy1 + k, ty.w1);
-    store(b->dx0 + k, tx.d0);
-    store(b->dx1 + k, tx.d1);
-    store(b->dy0 + k, ty.d0);
-    store(b->dy1 + k, ty.d1);
-  }
+    if (derivatives) {
+      store(b->dx0 + k, tx.d0);
+      store(b->dx1 + k, tx.d1);
+      store(b->dy0 + k, ty.d0);
+      store(b->dy1 + k, ty.d1);
+    }
+  };
+  for_coordinates<padding>(sx, sy, b->count, align_corners, put);
 }
 
+// Far more than a coordinate's error, so that what lies beyond it needs no test of its own.
+constexpr double kMargin = 1.0 / 64;
+
 // Fills the block that starts at output pixel (i, j). False where all of it is padding with zeros.
-template <class T>
+template <bool derivatives, class T>
 STN_INLINE bool fill_block(const Geometry<T>& g, int64_t i, int64_t j, Block<T>* b) {
   const Problem<T>& p = g.p;
   const int64_t left = p.frame.out_width - j;
   b->count = static_cast<int>(left < kBlock ? left : kBlock);
-  const Segment<T> sx(g.x, i, j), sy(g.y, i, j);
-  // The margin is far more than a coordinate's error, so that a pixel beyond it needs no test of its own.
-  constexpr double margin = 1.0 / 64;
-  const double width = static_cast<double>(p.frame.width), height = static_cast<double>(p.frame.height);
   const int whole = padded<T>(b->count);
-  if (sx.within(whole, margin, width - 1 - margin) && sy.within(whole, margin, height - 1 - margin)) {
+  const Segment<T> sx(g.x, i, j, whole), sy(g.y, i, j, whole);
+  const double last_x = static_cast<double>(g.x.length - 1), last_y = static_cast<double>(g.y.length - 1);
+  if (sx.within(kMargin, last_x - kMargin) && sy.within(kMargin, last_y - kMargin)) {
     fill_inside(g, sx, sy, b);
     return true;
   }
   if (p.padding == Padding::zeros) {
-    if (sx.outside(b->count, -1 - margin, width + margin) || sy.outside(b->count, -1 - margin, height + margin)) {
-      // NaN on the other axis still makes the pixel NaN.
-      if (sx.begin == sx.begin && sy.begin == sy.begin && g.x.x == g.x.x && g.y.x == g.y.x) return false;
+    const bool nan = sx.begin != sx.begin || sy.begin != sy.begin;  // which is NaN wherever the other is
+    if (!nan && (sx.outside(-1 - kMargin, last_x + 1 + kMargin) || sy.outside(-1 - kMargin, last_y + 1 + kMargin))) {
+      return false;
     }
-    fill_any<Padding::zeros>(g, sx, sy, b);
+    fill_any<Padding::zeros, derivatives>(g, sx, sy, b);
   } else if (p.padding == Padding::border) {
-    fill_any<Padding::border>(g, sx, sy, b);
+    fill_any<Padding::border, derivatives>(g, sx, sy, b);
   } else {
-    fill_any<Padding::reflection>(g, sx, sy, b);
+    fill_any<Padding::reflection, derivatives>(g, sx, sy, b);
   }
   return true;
 }
-
-// ---- sample ------------------------------------------------------------------------------------------------
 
 // The four taps of a vector of pixels, in one channel.
 template <class T>
@@ -198,37 +201,70 @@ struct Taps {
   Vec<T> v00, v01, v10, v11;
 };
 
-template <bool inside, class T>
-STN_INLINE Taps<T> load_taps(const T* plane, const Block<T>& b, int k, int64_t row_stride) {
-  const Pairs<T> upper = load_pairs(plane, b.tap + k), lower = load_pairs(plane + row_stride, b.tap + k);
-  Taps<T> t{upper.left, upper.right, lower.left, lower.right};
-  if (!inside) {
-    const auto used = [&](const T* w, const T* d) __attribute__((always_inline)) {
-      return (load<Vec<T>>(w + k) != 0) | (load<Vec<T>>(d + k) != 0);
-    };
-    const auto x0 = used(b.wx0, b.dx0), x1 = used(b.wx1, b.dx1);
-    const auto y0 = used(b.wy0, b.dy0), y1 = used(b.wy1, b.dy1);
-    t.v00 = keep_lanes(y0 & x0, t.v00);
-    t.v01 = keep_lanes(y0 & x1, t.v01);
-    t.v10 = keep_lanes(y1 & x0, t.v10);
-    t.v11 = keep_lanes(y1 & x1, t.v11);
-  }
-  return t;
+template <class T>
+STN_INLINE Taps<T> load_taps(const T* upper, const T* lower, const int32_t* tap) {
+  const Pairs<T> u = load_pairs(upper, tap), l = load_pairs(lower, tap);
+  return {u.left, u.right, l.left, l.right};
 }
 
-// Writes the block's pixels of up to kGroup channels. room: elements that may be written from out on, of which
-// those behind the block are written again later.
-template <bool inside, class T>
-STN_INLINE void sample_block(const Problem<T>& p, const Block<T>& b, const T* plane, T* out, int64_t channels,
-                             int64_t room) {
+// Which taps take part in a vector's values (and in their derivatives).
+template <bool derivatives, class T>
+struct Used {
+  typename Simd<T>::Mask x0, x1, y0, y1;
+
+  STN_INLINE Used(const Block<T>& b, int k)
+      : x0(used(b.wx0, b.dx0, k)), x1(used(b.wx1, b.dx1, k)), y0(used(b.wy0, b.dy0, k)), y1(used(b.wy1, b.dy1, k)) {}
+
+  static STN_INLINE typename Simd<T>::Mask used(const T* w, const T* d, int k) {
+    const auto by_weight = load<Vec<T>>(w + k) != 0;
+    return derivatives ? by_weight | (load<Vec<T>>(d + k) != 0) : by_weight;
+  }
+};
+
+// ---- sample ------------------------------------------------------------------------------------------------
+
+// Writes the block's pixels of `channels` channels, as whole vectors.
+template <bool inside, int channels, class T>
+STN_INLINE void sample_block(const Problem<T>& p, const Block<T>& b, const T* plane, T* out, int64_t out_channel) {
+  const T *upper[channels], *lower[channels];
+  for (int c = 0; c < channels; ++c) {
+    upper[c] = opaque(plane + b.base + c * p.input.channel);
+    lower[c] = opaque(upper[c] + p.input.row);
+  }
   for (int k = 0; k < b.count; k += Simd<T>::lanes) {
     const auto wx0 = load<Vec<T>>(b.wx0 + k), wx1 = load<Vec<T>>(b.wx1 + k);
     const auto wy0 = load<Vec<T>>(b.wy0 + k), wy1 = load<Vec<T>>(b.wy1 + k);
-    for (int64_t c = 0; c < channels; ++c) {
-      const Taps<T> t = load_taps<inside>(plane + c * p.input.channel, b, k, p.input.row);
-      const Vec<T> value = wy0 * (wx0 * t.v00 + wx1 * t.v01) + wy1 * (wx0 * t.v10 + wx1 * t.v11);
-      store_some(out + c * p.output.channel + k, value, room - k);
+#pragma GCC unroll 4
+    for (int c = 0; c < channels; ++c) {
+      Taps<T> t = load_taps(upper[c], lower[c], b.tap + k);
+      Vec<T> up, low;
+      if (inside) {
+        up = wx0 * t.v00 + wx1 * t.v01;
+        low = wx0 * t.v10 + wx1 * t.v11;
+      } else {
+        const Used<false, T> used(b, k);
+        up = keep_lanes(used.y0, wx0 * keep_lanes(used.x0, t.v00) + wx1 * keep_lanes(used.x1, t.v01));
+        low = keep_lanes(used.y1, wx0 * keep_lanes(used.x0, t.v10) + wx1 * keep_lanes(used.x1, t.v11));
+      }
+      store(out + c * out_channel + k, wy0 * up + wy1 * low);
     }
+  }
+}
+
+// room: elements that may be written from out on, of which those behind the block are written again later.
+template <int channels, class T>
+STN_INLINE void sample_channels(const Problem<T>& p, const Block<T>& b, const T* plane, T* out, int64_t room) {
+  alignas(64) T spare[channels * kBlock];
+  const bool fits = room >= padded<T>(b.count);
+  T* to = fits ? out : spare;
+  const int64_t to_channel = fits ? p.output.channel : kBlock;
+  if (b.inside) {
+    sample_block<true, channels>(p, b, plane, to, to_channel);
+  } else {
+    sample_block<false, channels>(p, b, plane, to, to_channel);
+  }
+  for (int c = 0; c < channels && !fits; ++c) {
+    __builtin_memcpy(out + c * p.output.channel, spare + c * kBlock, sizeof(T) * static_cast<size_t>(b.count));
   }
 }
 
@@ -237,26 +273,23 @@ void sample(const Problem<T>& p, int64_t n, int64_t begin, int64_t end) {
   const Geometry<T> g(p, n);
   const T* image = p.input.data + n * p.input.batch;
   T* output = p.output.data + n * p.output.batch;
-  const int64_t stop = end * p.frame.out_width;
+  const int64_t width = p.frame.out_width, stop = end * width;
   Block<T> b;
   for (int64_t i = begin; i < end; ++i) {
-    for (int64_t j = 0; j < p.frame.out_width; j += kBlock) {
-      const bool any = fill_block(g, i, j, &b);
-      const int64_t at = i * p.frame.out_width + j;
-      for (int64_t c = 0; c < p.channels; c += kGroup) {
-        const int64_t channels = p.channels - c < kGroup ? p.channels - c : kGroup;
-        const T* plane = image + c * p.input.channel;
-        T* out = output + c * p.output.channel + at;
-        if (!any) {
-          for (int64_t k = 0; k < channels; ++k) {
-            __builtin_memset(out + k * p.output.channel, 0, sizeof(T) * static_cast<size_t>(b.count));
-          }
-        } else if (b.inside) {
-          sample_block<true>(p, b, plane, out, channels, stop - at);
-        } else {
-          sample_block<false>(p, b, plane, out, channels, stop - at);
+    for (int64_t j = 0; j < width; j += kBlock) {
+      T* out = output + i * width + j;
+      const int64_t room = stop - (i * width + j);
+      if (!fill_block<false>(g, i, j, &b)) {
+        for (int64_t c = 0; c < p.channels; ++c) {
+          __builtin_memset(out + c * p.output.channel, 0, sizeof(T) * static_cast<size_t>(b.count));
         }
+        continue;
       }
+      int64_t c = 0;
+      for (; c + 2 <= p.channels; c += 2) {
+        sample_channels<2>(p, b, image + c * p.input.channel, out + c * p.output.channel, room);
+      }
+      if (c < p.channels) sample_channels<1>(p, b, image + c * p.input.channel, out + c * p.output.channel, room);
     }
   }
 }
@@ -269,51 +302,76 @@ struct TapProducts {
   alignas(64) T s00[kBlock], s01[kBlock], s10[kBlock], s11[kBlock];
 };
 
-template <bool inside, class T>
-STN_INLINE void add_products(const Problem<T>& p, const Block<T>& b, const T* plane, const T* grad, int64_t channels,
-                             bool first, TapProducts<T>* s) {
+template <bool inside, bool first, class T>
+STN_INLINE void add_products(const Problem<T>& p, const Block<T>& b, const T* plane, const T* grad, TapProducts<T>* s) {
+  const T *upper = opaque(plane + b.base), *lower = opaque(upper + p.input.row);
   for (int k = 0; k < b.count; k += Simd<T>::lanes) {
-    Taps<T> sum{};
-    if (!first) {
-      sum = {load<Vec<T>>(s->s00 + k), load<Vec<T>>(s->s01 + k), load<Vec<T>>(s->s10 + k), load<Vec<T>>(s->s11 + k)};
+    Taps<T> t = load_taps(upper, lower, b.tap + k);
+    if (!inside) {
+      const Used<true, T> used(b, k);
+      t.v00 = keep_lanes(used.y0 & used.x0, t.v00);
+      t.v01 = keep_lanes(used.y0 & used.x1, t.v01);
+      t.v10 = keep_lanes(used.y1 & used.x0, t.v10);
+      t.v11 = keep_lanes(used.y1 & used.x1, t.v11);
     }
-    for (int64_t c = 0; c < channels; ++c) {
-      const Taps<T> t = load_taps<inside>(plane + c * p.input.channel, b, k, p.input.row);
-      const Vec<T> g = load_some<Vec<T>>(grad + c * p.grad.channel + k, b.count - k);
-      sum.v00 += g * t.v00;
-      sum.v01 += g * t.v01;
-      sum.v10 += g * t.v10;
-      sum.v11 += g * t.v11;
-    }
-    store(s->s00 + k, sum.v00);
-    store(s->s01 + k, sum.v01);
-    store(s->s10 + k, sum.v10);
-    store(s->s11 + k, sum.v11);
+    const auto g = load<Vec<T>>(grad + k);
+    store(s->s00 + k, first ? g * t.v00 : load<Vec<T>>(s->s00 + k) + g * t.v00);
+    store(s->s01 + k, first ? g * t.v01 : load<Vec<T>>(s->s01 + k) + g * t.v01);
+    store(s->s10 + k, first ? g * t.v10 : load<Vec<T>>(s->s10 + k) + g * t.v10);
+    store(s->s11 + k, first ? g * t.v11 : load<Vec<T>>(s->s11 + k) + g * t.v11);
   }
 }
 
-// Adds (sum of gx, of gx * number, of gy, of gy * number) over the block's pixels, gx and gy being the loss's
-// derivatives by the pixel's coordinates.
+// room: elements that may be read from grad on.
 template <bool inside, class T>
-STN_INLINE void reduce_products(const Block<T>& b, const TapProducts<T>& s, Vec<T>* sums) {
-  const Vec<T> minus = Vec<T>{} - 1, plus = Vec<T>{} + 1;
+STN_INLINE void sum_products(const Problem<T>& p, const Block<T>& b, const T* image, const T* grad, int64_t room,
+                             TapProducts<T>* s) {
+  alignas(64) T spare[kBlock] = {};
+  for (int64_t c = 0; c < p.channels; ++c) {
+    const T* from = grad + c * p.grad.channel;
+    if (room < padded<T>(b.count)) {
+      __builtin_memcpy(spare, from, sizeof(T) * static_cast<size_t>(b.count));
+      from = spare;
+    }
+    if (c == 0) {
+      add_products<inside, true>(p, b, image, from, s);
+    } else {
+      add_products<inside, false>(p, b, image + c * p.input.channel, from, s);
+    }
+  }
+}
+
+// Sums over a block's pixels of gx, gx * number, gy, gy * number: gx and gy are the loss's derivatives by the pixel's
+// coordinates.
+template <bool inside, class T>
+STN_INLINE void reduce_products(const Block<T>& b, const TapProducts<T>& s, T* sums) {
+  Vec<T> total[4] = {};
   Vec<T> number = lane_numbers<T>();
   for (int k = 0; k < b.count; k += Simd<T>::lanes, number += Simd<T>::lanes) {
-    const auto of = [&](const T* p) __attribute__((always_inline)) { return load<Vec<T>>(p + k); };
-    const Vec<T> s00 = of(s.s00), s01 = of(s.s01), s10 = of(s.s10), s11 = of(s.s11);
-    const Vec<T> dx0 = inside ? minus : of(b.dx0), dx1 = inside ? plus : of(b.dx1);
-    const Vec<T> dy0 = inside ? minus : of(b.dy0), dy1 = inside ? plus : of(b.dy1);
-    Vec<T> gx = of(b.wy0) * (dx0 * s00 + dx1 * s01) + of(b.wy1) * (dx0 * s10 + dx1 * s11);
-    Vec<T> gy = of(b.wx0) * (dy0 * s00 + dy1 * s10) + of(b.wx1) * (dy0 * s01 + dy1 * s11);
-    // Lanes behind the block have a zero gradient, but their taps may be infinite.
+    const auto s00 = load<Vec<T>>(s.s00 + k), s01 = load<Vec<T>>(s.s01 + k);
+    const auto s10 = load<Vec<T>>(s.s10 + k), s11 = load<Vec<T>>(s.s11 + k);
+    const auto wx0 = load<Vec<T>>(b.wx0 + k), wx1 = load<Vec<T>>(b.wx1 + k);
+    const auto wy0 = load<Vec<T>>(b.wy0 + k), wy1 = load<Vec<T>>(b.wy1 + k);
+    Vec<T> gx, gy;
+    if (inside) {
+      gx = wy0 * (s01 - s00) + wy1 * (s11 - s10);
+      gy = wx0 * (s10 - s00) + wx1 * (s11 - s01);
+    } else {
+      const auto dx0 = load<Vec<T>>(b.dx0 + k), dx1 = load<Vec<T>>(b.dx1 + k);
+      const auto dy0 = load<Vec<T>>(b.dy0 + k), dy1 = load<Vec<T>>(b.dy1 + k);
+      gx = wy0 * (dx0 * s00 + dx1 * s01) + wy1 * (dx0 * s10 + dx1 * s11);
+      gy = wx0 * (dy0 * s00 + dy1 * s10) + wx1 * (dy0 * s01 + dy1 * s11);
+    }
+    // What lies behind the block in memory is not of this row.
     const auto valid = number < static_cast<T>(b.count);
     gx = keep_lanes(valid, gx);
     gy = keep_lanes(valid, gy);
-    sums[0] += gx;
-    sums[1] += gx * number;
-    sums[2] += gy;
-    sums[3] += gy * number;
+    total[0] += gx;
+    total[1] += gx * number;
+    total[2] += gy;
+    total[3] += gy * number;
   }
+  sum_lanes_of_four<T>(total, sums);
 }
 
 template <class T>
@@ -321,32 +379,26 @@ void moments(const Problem<T>& p, int64_t n, int64_t begin, int64_t end, double*
   const Geometry<T> g(p, n);
   const T* image = p.input.data + n * p.input.batch;
   const T* grad = p.grad.data + n * p.grad.batch;
+  const int64_t width = p.frame.out_width;
   Block<T> b;
   TapProducts<T> s;
   for (int k = 0; k < kMoments; ++k) out[k] = 0;
   for (int64_t i = begin; i < end; ++i) {
-    const double v = static_cast<double>(i) - g.x.centre_i;
-    for (int64_t j = 0; j < p.frame.out_width; j += kBlock) {
-      if (!fill_block(g, i, j, &b)) continue;
-      for (int64_t c = 0; c < p.channels; c += kGroup) {
-        const int64_t channels = p.channels - c < kGroup ? p.channels - c : kGroup;
-        const T* plane = image + c * p.input.channel;
-        const T* gr = grad + c * p.grad.channel + i * p.grad.row + j;
-        if (b.inside) {
-          add_products<true>(p, b, plane, gr, channels, c == 0, &s);
-        } else {
-          add_products<false>(p, b, plane, gr, channels, c == 0, &s);
-        }
-      }
-      Vec<T> sums[4] = {};
+    const double v = static_cast<double>(i) - g.x.map.centre_i;
+    for (int64_t j = 0; j < width; j += kBlock) {
+      if (!fill_block<true>(g, i, j, &b)) continue;
+      const int64_t at = i * width + j, room = p.frame.out_height * width - at;
+      T sums[4];
       if (b.inside) {
+        sum_products<true>(p, b, image, grad + at, room, &s);
         reduce_products<true>(b, s, sums);
       } else {
+        sum_products<false>(p, b, image, grad + at, room, &s);
         reduce_products<false>(b, s, sums);
       }
-      const double u = static_cast<double>(j) - g.x.centre_j;
+      const double u = static_cast<double>(j) - g.x.map.centre_j;
       for (int axis = 0; axis < 2; ++axis) {
-        const double total = sum_lanes<T>(sums[2 * axis]), numbered = sum_lanes<T>(sums[2 * axis + 1]);
+        const double total = sums[2 * axis], numbered = sums[2 * axis + 1];
         out[3 * axis] += numbered + u * total;
         out[3 * axis + 1] += v * total;
         out[3 * axis + 2] += total;
@@ -363,161 +415,187 @@ void moments(const Problem<T>& p, int64_t n, int64_t begin, int64_t end, double*
 // them that takes what falls outside.
 
 template <class T>
-struct Quad {
-  typedef T V __attribute__((vector_size(4 * sizeof(T))));
-};
-
-template <class T>
-struct Deposit {
-  alignas(64) int32_t cell[kBlock];
-  alignas(64) typename Quad<T>::V weight[kBlock];
+struct Deposits {
+  alignas(64) int32_t cell[kBlock];     // the first of its four elements
+  alignas(64) T weight[4 * kBlock];  // a pixel's four weights side by side
 };
 
 // A range of output pixels along a row.
 struct Span {
   int64_t begin, end;
 };
-constexpr int kMaxSpans = 16;
 
-// The bounds of the coordinates whose taps touch [first, first + count) of an axis.
+// The bounds of the coordinates whose taps touch a range of pixels.
 struct Bounds {
   double low, high;
 };
 
 template <class T>
-struct Adjoint {
-  const Problem<T>& p;
-  const Geometry<T> g;
+struct TileCells {
   const Tile& tile;
   T* cells;
-  int64_t pitch;  // cells in a row of the tile
+  int64_t pitch, plane;  // elements in a row, and in a channel
 
-  STN_INLINE Adjoint(const Problem<T>& problem, int64_t n, const Tile& t, T* scratch)
-      : p(problem), g(problem, n), tile(t), cells(scratch), pitch(t.width + 3) {}
+  STN_INLINE TileCells(const Tile& t, T* scratch)
+      : tile(t), cells(scratch), pitch(4 * (t.width + 3)), plane(pitch * (t.height + 3)) {}
 
-  STN_INLINE bool finite() const {
-    const double s = (g.x.x + g.x.y + g.x.one) + (g.y.x + g.y.y + g.y.one);
-    return s - s == 0;
+  STN_INLINE void clear(int channels) const {
+    __builtin_memset(cells, 0, sizeof(T) * static_cast<size_t>(channels * plane));
+  }
+
+  // The cell of coordinates below `whole`, along an axis where the tile has `count` pixels from `first` on.
+  static STN_INLINE Vec<T> along(Vec<T> whole, int64_t first, int64_t count) {
+    const Vec<T> last = Vec<T>{} + static_cast<T>(count + 2);
+    Vec<T> cell = whole - static_cast<T>(first - 2);
+    cell = cell < last ? cell : last;
+    return cell > 0 ? cell : Vec<T>{};
   }
 
   template <Padding padding>
-  STN_INLINE void fill(int64_t i, int64_t j, int count, Deposit<T>* d) const {
-    const Frame& f = p.frame;
-    Coordinates<T> cx, cy;
-    cx.template fill<padding>(Segment<T>(g.x, i, j), count, f.width, f.align_corners);
-    cy.template fill<padding>(Segment<T>(g.y, i, j), count, f.height, f.align_corners);
-    const Vec<T> zero{};
-    const Vec<T> width = zero + static_cast<T>(f.width), height = zero + static_cast<T>(f.height);
-    for (int k = 0; k < count; k += Simd<T>::lanes) {
-      const auto x = fold<padding>(load<Vec<T>>(cx.whole + k), load<Vec<T>>(cx.frac + k), width, f.align_corners);
-      const auto y = fold<padding>(load<Vec<T>>(cy.whole + k), load<Vec<T>>(cy.frac + k), height, f.align_corners);
+  STN_INLINE void locate(const Geometry<T>& g, int64_t i, int64_t j, int count, Deposits<T>* d) const {
+    const bool align_corners = g.p.frame.align_corners;
+    const Vec<T> width = Vec<T>{} + static_cast<T>(g.x.length), height = Vec<T>{} + static_cast<T>(g.y.length);
+    const IndexVec<T> row_pitch = IndexVec<T>{} + static_cast<int32_t>(pitch);
+    const auto put = [&](int k, Vec<T> whole_x, Vec<T> frac_x, Vec<T> whole_y, Vec<T> frac_y)
+                         __attribute__((always_inline)) {
+      const auto x = fold<padding>(whole_x, frac_x, width, align_corners);
+      const auto y = fold<padding>(whole_y, frac_y, height, align_corners);
       // A coordinate that is not a number has no taps: off to the ring.
       const auto number = (x.frac == x.frac) & (y.frac == y.frac);
-      const Vec<T> column = clamp_cell(number ? x.whole - static_cast<T>(tile.left) + 2 : zero, tile.width + 2);
-      const Vec<T> row = clamp_cell(y.whole - static_cast<T>(tile.top) + 2, tile.height + 2);
-      store(d->cell + k, to_index<T>(row) * static_cast<int32_t>(pitch) + to_index<T>(column));
+      const Vec<T> column = along(x.whole, tile.left, tile.width), row = along(y.whole, tile.top, tile.height);
+      store(d->cell + k, to_index<T>(keep_lanes(number, row)) * row_pitch + to_index<T>(column) * 4);
       const Vec<T> fx = keep_lanes(number, x.frac), fy = keep_lanes(number, y.frac);
-      const Vec<T> w[4] = {(1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx};
-      for (int lane = 0; lane < Simd<T>::lanes; ++lane) {
-        d->weight[k + lane] = typename Quad<T>::V{w[0][lane], w[1][lane], w[2][lane], w[3][lane]};
-      }
-    }
+      const Vec<T> ex = 1 - fx, ey = 1 - fy;
+      store_interleaved<T>(d->weight + 4 * k, ey * ex, ey * fx, fy * ex, fy * fx);
+    };
+    const Segment<T> sx(g.x, i, j, padded<T>(count)), sy(g.y, i, j, padded<T>(count));
+    for_coordinates<padding>(sx, sy, count, align_corners, put);
   }
 
-  static STN_INLINE Vec<T> clamp_cell(Vec<T> v, int64_t last) {
-    const Vec<T> high = Vec<T>{} + static_cast<T>(last);
-    v = v < high ? v : high;
-    return v > 0 ? v : Vec<T>{};
-  }
-
-  STN_INLINE void deposit(const Deposit<T>& d, const T* grad, int count) const {
+  template <int channels>
+  STN_INLINE void add(const Deposits<T>& d, const T* grad, int64_t grad_channel, int count) const {
     typedef typename Quad<T>::V V;
     for (int k = 0; k < count; ++k) {
-      T* cell = cells + 4 * static_cast<int64_t>(d.cell[k]);
-      store(cell, load<V>(cell) + grad[k * p.grad.pixel] * d.weight[k]);
+      const V weight = load<V>(d.weight + 4 * k);
+      T* cell = cells + d.cell[k];
+#pragma GCC unroll 4
+      for (int c = 0; c < channels; ++c) {
+        store(cell + c * plane, load<V>(cell + c * plane) + grad[c * grad_channel + k] * weight);
+      }
     }
   }
 
   // Each pixel from the four cells that it is a part of.
-  STN_INLINE void collect(T* out) const {
+  STN_INLINE void collect(int channel, T* out, int64_t out_row) const {
     for (int64_t y = 0; y < tile.height; ++y) {
-      const T* here = cells + 4 * ((y + 2) * pitch + 2);
-      const T* above = here - 4 * pitch;
-      T* o = out + y * p.grad_input.row;
-      for (int64_t x = 0; x < tile.width; ++x) {
-        o[x * p.grad_input.pixel] = (here[4 * x] + here[4 * x - 3]) + (above[4 * x + 2] + above[4 * x - 1]);
-      }
+      const T* here = cells + channel * plane + (y + 2) * pitch + 8;
+      collect_row<T>(here, here - pitch, out + y * out_row, tile.width);
     }
   }
 };
 
-// The coordinates from which an axis' pixels [first, first + count) are touched, in the image's own period.
-// Border padding clamps all that lies before or behind the image to its outer pixels.
+// The coordinates that touch an axis' pixels [first, first + count). Padding that clamps brings all that lies before
+// or behind the image to its outer pixels.
 STN_INLINE Bounds touching(int64_t first, int64_t count, int64_t length, Padding padding) {
-  constexpr double margin = 1.0 / 64, far = 1e300;
-  Bounds b{static_cast<double>(first - 1) - margin, static_cast<double>(first + count) + margin};
+  constexpr double far = 1e300;
+  Bounds b{static_cast<double>(first - 1) - kMargin, static_cast<double>(first + count) + kMargin};
   if (padding != Padding::zeros && first == 0) b.low = -far;
   if (padding != Padding::zeros && first + count == length) b.high = far;
   return b;
 }
 
-// Pixels of row i whose coordinate lies in the bounds, narrowed from span.
-STN_INLINE Span narrow(const AxisMap& m, int64_t i, Bounds b, Span span) {
-  const double at_row = m.row(i);
-  if (m.x == 0) return at_row >= b.low && at_row <= b.high ? span : Span{0, 0};
-  double first = (b.low - at_row) / m.x + m.centre_j, last = (b.high - at_row) / m.x + m.centre_j;
-  if (first > last) {
-    const double swap = first;
-    first = last;
-    last = swap;
-  }
-  // Compared as doubles: the quotients may be larger than any integer. Also rounds outwards.
-  if (first > static_cast<double>(span.begin)) {
-    if (first >= static_cast<double>(span.end)) return {0, 0};
-    span.begin = static_cast<int64_t>(first);
-  }
-  if (last < static_cast<double>(span.end - 1)) {
-    if (last < static_cast<double>(span.begin)) return {0, 0};
-    span.end = static_cast<int64_t>(last) + 1;
-  }
-  return span;
+// Narrows a range of whole numbers to those in [low, high], and perhaps one more on either side. NaN narrows nothing.
+STN_INLINE Span narrow(Span s, double low, double high) {
+  // Compared as doubles: the bounds may be larger than any integer.
+  if (low >= static_cast<double>(s.end) || high < static_cast<double>(s.begin)) return {0, 0};
+  if (low > static_cast<double>(s.begin)) s.begin = static_cast<int64_t>(low);
+  if (high < static_cast<double>(s.end - 1)) s.end = static_cast<int64_t>(high) + 1;
+  return s;
 }
 
-template <Padding padding, class T>
-STN_INLINE bool scatter(const Adjoint<T>& a, int64_t n, int64_t c) {
-  const Problem<T>& p = a.p;
+// A map's rows, or a row's pixels, whose coordinates can lie in the bounds.
+STN_INLINE Span where(double slope, double offset, double centre, Bounds b, Span s) {
+  if (slope == 0) return offset >= b.low && offset <= b.high ? s : Span{0, 0};
+  const double one = (b.low - offset) / slope + centre, other = (b.high - offset) / slope + centre;
+  return one < other ? narrow(s, one, other) : narrow(s, other, one);
+}
+
+// The output rows that can touch the tile: by the inverse map where there is one.
+STN_INLINE Span rows_touching(const AxisMap& x, const AxisMap& y, Bounds bx, Bounds by, int64_t height) {
+  const double det = x.x * y.y - x.y * y.x;
+  const double a = -y.x / det, b = x.x / det;  // d(row) / d(x), d(row) / d(y)
+  const double x0 = a * (bx.low - x.one), x1 = a * (bx.high - x.one);
+  const double y0 = b * (by.low - y.one), y1 = b * (by.high - y.one);
+  const double low = (x0 < x1 ? x0 : x1) + (y0 < y1 ? y0 : y1), high = (x0 < x1 ? x1 : x0) + (y0 < y1 ? y1 : y0);
+  constexpr double largest = 1e9;  // keeps rounding well below the margin
+  const bool sound = a > -largest && a < largest && b > -largest && b < largest && low - low == 0 && high - high == 0;
+  return sound ? narrow({0, height}, low + x.centre_i - 1, high + x.centre_i + 1) : Span{0, height};
+}
+
+template <Padding padding, int channels, class T>
+STN_INLINE bool scatter(const Geometry<T>& g, const TileCells<T>& cells, const T* grad) {
+  const Problem<T>& p = g.p;
   const Frame& f = p.frame;
-  const T* grad = p.grad.data + n * p.grad.batch + c * p.grad.channel;
-  const bool finite = a.finite();
-  const Bounds bx = touching(a.tile.left, a.tile.width, f.width, padding);
-  const Bounds by = touching(a.tile.top, a.tile.height, f.height, padding);
-  Deposit<T> d;
+  const Tile& tile = cells.tile;
+  const AxisMap &mx = g.x.map, &my = g.y.map;
+  const double sum = (mx.x + mx.y + mx.one) + (my.x + my.y + my.one);
+  // Reflection may bring any pixel here, and of an infinite map nothing can be told.
+  const bool all = padding == Padding::reflection || sum - sum != 0;
+  const Bounds bx = touching(tile.left, tile.width, f.width, padding);
+  const Bounds by = touching(tile.top, tile.height, f.height, padding);
+  const Span rows = all ? Span{0, f.out_height} : rows_touching(mx, my, bx, by, f.out_height);
+  Deposits<T> d;
   bool any = false;
-  for (int64_t i = 0; i < f.out_height; ++i) {
+  for (int64_t i = rows.begin; i < rows.end; ++i) {
     Span span{0, f.out_width};
-    if (finite && padding != Padding::reflection) span = narrow(a.g.y, i, by, narrow(a.g.x, i, bx, span));
+    if (!all) {
+      span = where(mx.x, mx.row(i), mx.centre_j, bx, span);
+      span = where(my.x, my.row(i), my.centre_j, by, span);
+    }
     for (int64_t j = span.begin; j < span.end; j += kBlock) {
       const int count = static_cast<int>(span.end - j < kBlock ? span.end - j : kBlock);
-      if (!any) __builtin_memset(a.cells, 0, sizeof(T) * static_cast<size_t>(4 * a.pitch * (a.tile.height + 3)));
+      if (!any) cells.clear(channels);
       any = true;
-      a.template fill<padding>(i, j, count, &d);
-      a.deposit(d, grad + i * p.grad.row + j * p.grad.pixel, count);
+      cells.template locate<padding>(g, i, j, count, &d);
+      cells.template add<channels>(d, grad + i * p.grad.row + j, p.grad.channel, count);
     }
   }
   return any;
 }
 
-template <class T>
-void adjoint(const Problem<T>& p, int64_t n, int64_t c, const Tile& tile, T* scratch) {
-  const Adjoint<T> a(p, n, tile, scratch);
+template <int channels, class T>
+void adjoint_channels(const Problem<T>& p, int64_t n, int64_t c, const Tile& tile, T* scratch) {
+  const Geometry<T> g(p, n);
+  const TileCells<T> cells(tile, scratch);
+  const T* grad = p.grad.data + n * p.grad.batch + c * p.grad.channel;
   T* out = p.grad_input.data + n * p.grad_input.batch + c * p.grad_input.channel + tile.top * p.grad_input.row +
-           tile.left * p.grad_input.pixel;
-  const bool any = p.padding == Padding::zeros    ? scatter<Padding::zeros>(a, n, c)
-                   : p.padding == Padding::border ? scatter<Padding::border>(a, n, c)
-                                                  : scatter<Padding::reflection>(a, n, c);
-  if (any) return a.collect(out);
-  for (int64_t y = 0; y < tile.height; ++y) {
-    for (int64_t x = 0; x < tile.width; ++x) out[y * p.grad_input.row + x * p.grad_input.pixel] = 0;
+           tile.left;
+  const bool any = p.padding == Padding::zeros    ? scatter<Padding::zeros, channels>(g, cells, grad)
+                   : p.padding == Padding::border ? scatter<Padding::border, channels>(g, cells, grad)
+                                                  : scatter<Padding::reflection, channels>(g, cells, grad);
+  for (int k = 0; k < channels; ++k, out += p.grad_input.channel) {
+    if (any) {
+      cells.collect(k, out, p.grad_input.row);
+      continue;
+    }
+    for (int64_t y = 0; y < tile.height; ++y) {
+      __builtin_memset(out + y * p.grad_input.row, 0, sizeof(T) * static_cast<size_t>(tile.width));
+    }
+  }
+}
+
+template <class T>
+void adjoint(const Problem<T>& p, int64_t n, int64_t c, int64_t channels, const Tile& tile, T* scratch) {
+  static_assert(kAdjointChannels == 4, "one case each");
+  switch (channels) {
+    case 1:
+      return adjoint_channels<1>(p, n, c, tile, scratch);
+    case 2:
+      return adjoint_channels<2>(p, n, c, tile, scratch);
+    case 3:
+      return adjoint_channels<3>(p, n, c, tile, scratch);
+    default:
+      return adjoint_channels<4>(p, n, c, tile, scratch);
   }
 }
 

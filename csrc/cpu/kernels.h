@@ -15,18 +15,21 @@ struct Tile {
 };
 constexpr int64_t kTile = 64;  // pixels at most, either way
 
+constexpr int64_t kAdjointChannels = 4;
+
 template <class T>
 struct Kernels {
   // output of rows [begin, end) of image n.
   void (*sample)(const Problem<T>&, int64_t n, int64_t begin, int64_t end);
-  // Sums over rows [begin, end) of image n, all channels, of (d/dx, d/dy) x (j - centre_j, i - centre_i, 1).
+  // The moments of rows [begin, end) of image n, over all channels.
   void (*moments)(const Problem<T>&, int64_t n, int64_t begin, int64_t end, double* sums);
-  // grad_input of one tile of channel c of image n. scratch: tile_scratch() values.
-  void (*adjoint)(const Problem<T>&, int64_t n, int64_t c, const Tile&, T* scratch);
+  // grad_input of one tile of up to kAdjointChannels channels from c on, of image n. scratch: kTileScratch values.
+  void (*adjoint)(const Problem<T>&, int64_t n, int64_t c, int64_t channels, const Tile&, T* scratch);
 };
 
-// Values of scratch that adjoint needs: four for each cell of a tile and of the ring around it.
-constexpr int64_t tile_scratch() { return 4 * (kTile + 3) * (kTile + 3); }
+// Values of scratch that adjoint needs: four for each cell of a tile and of the ring around it, and what a vector
+// may read behind them.
+constexpr int64_t kTileScratch = kAdjointChannels * 4 * (kTile + 3) * (kTile + 3) + 16;
 
 struct Level {
   const char* name;

@@ -46,6 +46,14 @@ STN_INLINE void store(P* p, V v) {
   __builtin_memcpy(p, &v, sizeof(V));
 }
 
+// A pointer of whose origin the compiler knows nothing: otherwise it derives the addresses in one row from those in
+// another, and runs out of registers.
+template <class P>
+STN_INLINE P* opaque(P* p) {
+  __asm__("" : "+r"(p));
+  return p;
+}
+
 // The first `count` lanes; the others are 0.
 template <class V, class P>
 STN_INLINE V load_some(const P* p, int64_t count) {
@@ -102,12 +110,73 @@ STN_INLINE V keep_lanes(M keep, V v) {
   return (V)((M)v & keep);
 }
 
+// Four numbers that belong together.
 template <class T>
-STN_INLINE T sum_lanes(Vec<T> v) {
-  T s = 0;
-  for (int k = 0; k < Simd<T>::lanes; ++k) s += v[k];
-  return s;
+struct Quad {
+  typedef T V __attribute__((vector_size(4 * sizeof(T))));
+};
+
+// The sum of each of four vectors.
+template <class T>
+STN_INLINE void sum_lanes_of_four(const Vec<T>* v, T* sums) {
+  for (int k = 0; k < 4; ++k) {
+    T s = 0;
+    for (int lane = 0; lane < Simd<T>::lanes; ++lane) s += v[k][lane];
+    sums[k] = s;
+  }
 }
+
+// Each lane's a, b, c, d side by side, lane after lane.
+template <class T>
+STN_INLINE void store_interleaved(T* out, Vec<T> a, Vec<T> b, Vec<T> c, Vec<T> d) {
+  for (int lane = 0; lane < Simd<T>::lanes; ++lane) {
+    store(out + 4 * lane, typename Quad<T>::V{a[lane], b[lane], c[lane], d[lane]});
+  }
+}
+
+// out[x] = here[4 x] + here[4 x - 3] + above[4 x + 2] + above[4 x - 1]: see the adjoint.
+template <class T>
+STN_INLINE void collect_row(const T* here, const T* above, T* out, int64_t width) {
+  for (int64_t x = 0; x < width; ++x) {
+    out[x] = (here[4 * x - 3] + above[4 * x - 1]) + (here[4 * x] + above[4 * x + 2]);
+  }
+}
+
+#if defined(STN_LEVEL_AVX2)
+template <>
+STN_INLINE void sum_lanes_of_four<float>(const Vec<float>* v, float* sums) {
+  const __m256 s = _mm256_hadd_ps(_mm256_hadd_ps(v[0], v[1]), _mm256_hadd_ps(v[2], v[3]));
+  _mm_storeu_ps(sums, _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1)));
+}
+
+template <>
+STN_INLINE void store_interleaved<float>(float* out, Vec<float> a, Vec<float> b, Vec<float> c, Vec<float> d) {
+  const __m256 ab_low = _mm256_unpacklo_ps(a, b), ab_high = _mm256_unpackhi_ps(a, b);
+  const __m256 cd_low = _mm256_unpacklo_ps(c, d), cd_high = _mm256_unpackhi_ps(c, d);
+  const __m256 q0 = _mm256_shuffle_ps(ab_low, cd_low, 0x44), q1 = _mm256_shuffle_ps(ab_low, cd_low, 0xEE);
+  const __m256 q2 = _mm256_shuffle_ps(ab_high, cd_high, 0x44), q3 = _mm256_shuffle_ps(ab_high, cd_high, 0xEE);
+  store(out, _mm256_permute2f128_ps(q0, q1, 0x20));
+  store(out + 8, _mm256_permute2f128_ps(q2, q3, 0x20));
+  store(out + 16, _mm256_permute2f128_ps(q0, q1, 0x31));
+  store(out + 24, _mm256_permute2f128_ps(q2, q3, 0x31));
+}
+
+// Both of a pixel's elements of a row lie at the ends of four that are loaded together; eight pixels at a time.
+template <>
+STN_INLINE void collect_row<float>(const float* here, const float* above, float* out, int64_t width) {
+  const __m256i in_order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+  for (int64_t x = 0; x < width; x += 8) {
+    __m256 pair[4];
+    for (int k = 0; k < 4; ++k) {
+      // [x - 1].1 ... [x].0 and [x - 1].3 ... [x].2: their first and last elements belong together.
+      pair[k] = _mm256_add_ps(_mm256_loadu_ps(here + 4 * x + 8 * k - 3), _mm256_loadu_ps(above + 4 * x + 8 * k - 1));
+    }
+    const __m256 ends01 = _mm256_shuffle_ps(pair[0], pair[1], 0xCC), ends23 = _mm256_shuffle_ps(pair[2], pair[3], 0xCC);
+    const __m256 sums = _mm256_permutevar8x32_ps(_mm256_hadd_ps(ends01, ends23), in_order);
+    store_some(out + x, sums, width - x);
+  }
+}
+#endif
 
 // Two neighbours, left and right, of one pixel a lane.
 template <class T>

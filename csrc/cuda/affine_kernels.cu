@@ -83,7 +83,8 @@ struct TileWalks {
     const int64_t length = axis == 0 ? f.width : f.height;
     T w, fraction;
     if (exact[axis][r]) {
-      step(static_cast<T>(number), head[axis], rest[axis], whole[axis][r], frac[axis][r], &w, &fraction);
+      step(static_cast<T>(number), head[axis], rest[axis], frac[axis][r], &w, &fraction);
+      w += whole[axis][r];
     } else {
       split_any<padding>(map[axis].at(at.row + r, at.column + number), length, f.align_corners, &w, &fraction);
     }

@@ -57,7 +57,7 @@ void run_once(const Kernels<T>& kernels) {
   const int64_t out = p.frame.out_height * p.frame.out_width, planes = p.batches * p.channels;
   Buffer<T> input(planes * stored, true), grad(planes * out, true), output(planes * out, false);
   Buffer<T> grad_input(planes * in, false);
-  Buffer<T> scratch(stn::cpu::tile_scratch(), false);
+  Buffer<T> scratch(stn::cpu::kTileScratch, false);
   p.input = {input.get(), p.channels * stored, stored, p.stored_width, 1};
   p.output = {output.get(), p.channels * out, out, p.frame.out_width, 1};
   p.grad = {grad.get(), p.channels * out, out, p.frame.out_width, 1};
@@ -70,12 +70,13 @@ void run_once(const Kernels<T>& kernels) {
       kernels.sample(p, n, begin, end);
       kernels.moments(p, n, begin, end, sums);
     }
-    for (int64_t c = 0; c < p.channels; ++c) {
+    for (int64_t c = 0; c < p.channels; c += stn::cpu::kAdjointChannels) {
+      const int64_t channels = std::min(stn::cpu::kAdjointChannels, p.channels - c);
       for (int64_t top = 0; top < p.frame.height; top += stn::cpu::kTile) {
         for (int64_t left = 0; left < p.frame.width; left += stn::cpu::kTile) {
           const Tile tile{top, left, std::min(stn::cpu::kTile, p.frame.height - top),
                           std::min(stn::cpu::kTile, p.frame.width - left)};
-          kernels.adjoint(p, n, c, tile, scratch.get());
+          kernels.adjoint(p, n, c, channels, tile, scratch.get());
         }
       }
     }
