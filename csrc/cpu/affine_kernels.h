@@ -182,7 +182,8 @@ STN_INLINE bool fill_block(const Geometry<T>& g, int64_t i, int64_t j, Block<T>*
     return true;
   }
   if (p.padding == Padding::zeros) {
-    const bool nan = sx.begin != sx.begin || sy.begin != sy.begin;  // which is NaN wherever the other is
+    // A pixel is NaN if either coordinate is, even where the other is outside.
+    const bool nan = sx.begin != sx.begin || sy.begin != sy.begin;
     if (!nan && (sx.outside(-1 - kMargin, last_x + 1 + kMargin) || sy.outside(-1 - kMargin, last_y + 1 + kMargin))) {
       return false;
     }
@@ -201,25 +202,22 @@ struct Taps {
   Vec<T> v00, v01, v10, v11;
 };
 
-template <class T>
-STN_INLINE Taps<T> load_taps(const T* upper, const T* lower, const int32_t* tap) {
-  const Pairs<T> u = load_pairs(upper, tap), l = load_pairs(lower, tap);
-  return {u.left, u.right, l.left, l.right};
+// Which pixels of a vector a tap takes part in: in their values, or in their derivatives too.
+template <bool derivatives, class T>
+STN_INLINE typename Simd<T>::Mask used(const T* weight, const T* derivative, int k) {
+  const auto by_weight = load<Vec<T>>(weight + k) != 0;
+  return derivatives ? by_weight | (load<Vec<T>>(derivative + k) != 0) : by_weight;
 }
 
-// Which taps take part in a vector's values (and in their derivatives).
-template <bool derivatives, class T>
-struct Used {
-  typename Simd<T>::Mask x0, x1, y0, y1;
-
-  STN_INLINE Used(const Block<T>& b, int k)
-      : x0(used(b.wx0, b.dx0, k)), x1(used(b.wx1, b.dx1, k)), y0(used(b.wy0, b.dy0, k)), y1(used(b.wy1, b.dy1, k)) {}
-
-  static STN_INLINE typename Simd<T>::Mask used(const T* w, const T* d, int k) {
-    const auto by_weight = load<Vec<T>>(w + k) != 0;
-    return derivatives ? by_weight | (load<Vec<T>>(d + k) != 0) : by_weight;
-  }
-};
+template <bool inside, bool derivatives, class T>
+STN_INLINE Taps<T> load_taps(const T* upper, const T* lower, const Block<T>& b, int k) {
+  const Pairs<T> u = load_pairs(upper, b.tap + k), l = load_pairs(lower, b.tap + k);
+  if (inside) return {u.left, u.right, l.left, l.right};
+  const auto x0 = used<derivatives>(b.wx0, b.dx0, k), x1 = used<derivatives>(b.wx1, b.dx1, k);
+  const auto y0 = used<derivatives>(b.wy0, b.dy0, k), y1 = used<derivatives>(b.wy1, b.dy1, k);
+  return {keep_lanes(y0 & x0, u.left), keep_lanes(y0 & x1, u.right), keep_lanes(y1 & x0, l.left),
+          keep_lanes(y1 & x1, l.right)};
+}
 
 // ---- sample ------------------------------------------------------------------------------------------------
 
@@ -236,17 +234,8 @@ STN_INLINE void sample_block(const Problem<T>& p, const Block<T>& b, const T* pl
     const auto wy0 = load<Vec<T>>(b.wy0 + k), wy1 = load<Vec<T>>(b.wy1 + k);
 #pragma GCC unroll 4
     for (int c = 0; c < channels; ++c) {
-      Taps<T> t = load_taps(upper[c], lower[c], b.tap + k);
-      Vec<T> up, low;
-      if (inside) {
-        up = wx0 * t.v00 + wx1 * t.v01;
-        low = wx0 * t.v10 + wx1 * t.v11;
-      } else {
-        const Used<false, T> used(b, k);
-        up = keep_lanes(used.y0, wx0 * keep_lanes(used.x0, t.v00) + wx1 * keep_lanes(used.x1, t.v01));
-        low = keep_lanes(used.y1, wx0 * keep_lanes(used.x0, t.v10) + wx1 * keep_lanes(used.x1, t.v11));
-      }
-      store(out + c * out_channel + k, wy0 * up + wy1 * low);
+      const Taps<T> t = load_taps<inside, false>(upper[c], lower[c], b, k);
+      store(out + c * out_channel + k, wy0 * (wx0 * t.v00 + wx1 * t.v01) + wy1 * (wx0 * t.v10 + wx1 * t.v11));
     }
   }
 }
@@ -306,14 +295,7 @@ template <bool inside, bool first, class T>
 STN_INLINE void add_products(const Problem<T>& p, const Block<T>& b, const T* plane, const T* grad, TapProducts<T>* s) {
   const T *upper = opaque(plane + b.base), *lower = opaque(upper + p.input.row);
   for (int k = 0; k < b.count; k += Simd<T>::lanes) {
-    Taps<T> t = load_taps(upper, lower, b.tap + k);
-    if (!inside) {
-      const Used<true, T> used(b, k);
-      t.v00 = keep_lanes(used.y0 & used.x0, t.v00);
-      t.v01 = keep_lanes(used.y0 & used.x1, t.v01);
-      t.v10 = keep_lanes(used.y1 & used.x0, t.v10);
-      t.v11 = keep_lanes(used.y1 & used.x1, t.v11);
-    }
+    const Taps<T> t = load_taps<inside, true>(upper, lower, b, k);
     const auto g = load<Vec<T>>(grad + k);
     store(s->s00 + k, first ? g * t.v00 : load<Vec<T>>(s->s00 + k) + g * t.v00);
     store(s->s01 + k, first ? g * t.v01 : load<Vec<T>>(s->s01 + k) + g * t.v01);
