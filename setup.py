@@ -7,6 +7,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import setuptools
 from setuptools import Extension, setup
 
 ROOT = Path(__file__).resolve().parent
@@ -14,8 +15,11 @@ os.chdir(ROOT)
 sys.path.insert(0, str(ROOT / "build_support"))
 
 from backend import OLDEST_TORCH, release  # noqa: E402
-from cuda import architectures, choose_toolkit  # noqa: E402
+from cuda_toolkit import architectures, choose_toolkit  # noqa: E402
 
+# What an isolated build is sure to find, and a build without isolation may not.
+if release(setuptools.__version__) < (77,):
+    raise SystemExit(f"stn_ext: the build needs setuptools 77 or newer, but found {setuptools.__version__}")
 try:
     import torch
 except ImportError as error:
@@ -129,4 +133,12 @@ def nvcc_flags():
     return ["-O0", "-g", "-G"] if DEBUG else ["-O3", "-lineinfo"]
 
 
-setup(ext_modules=[extension()], cmdclass={"build_ext": BuildKernels})
+def requirements():
+    """The operator itself needs PyTorch alone; the rest serves main.py and display_result.py."""
+    # The very version built against: pip would replace it to have the newest torchvision.
+    public, _, _ = torch.__version__.partition("+")
+    main = ["torchvision", "numpy", "pillow", "tensorboard", "tqdm", "jinja2", "matplotlib"]
+    return [f"torch=={public}", *main]
+
+
+setup(ext_modules=[extension()], cmdclass={"build_ext": BuildKernels}, install_requires=requirements())

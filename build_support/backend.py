@@ -18,9 +18,9 @@ from pathlib import Path
 
 from setuptools import build_meta
 
-# As in [project.dependencies]. torchvision is here because it narrows which PyTorch an install gets.
 OLDEST_TORCH = (2, 6)
-REQUIREMENTS = ["torch>=2.6", "torchvision>=0.21"]
+# torchvision only because the install needs it too: a PyTorch that is too new for it would be no use.
+REQUIREMENTS = ["torch>=2.6", "torchvision"]
 
 # The last line printed is the answer: a start-up file of that environment may print too.
 PROBE = """
@@ -56,6 +56,9 @@ def prepare_metadata_for_build_editable(metadata_directory, config_settings=None
 
 def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
     use_target_environment()
+    # setuptools fills this folder, but never takes out what is no longer in the sources.
+    for stale in Path("build").glob("lib*"):
+        shutil.rmtree(stale)
     return build_meta.build_wheel(wheel_directory, config_settings, metadata_directory)
 
 
@@ -93,14 +96,15 @@ def target_pythons(environ: Mapping[str, str]) -> Iterator[str]:
     yield sys.executable
     if "PIP_BUILD_TRACKER" in environ:
         return  # pip runs the build with the target's own interpreter
-    # Others, as uv and build, make an environment for the build: the target is their caller's.
+    # Others, as uv and build, make an environment for the build, and may put it first on PATH.
     if parent := parent_python():
         yield parent
     for variable in ("VIRTUAL_ENV", "CONDA_PREFIX"):
         if environ.get(variable):
             yield str(Path(environ[variable], "bin", "python"))
-    if on_path := shutil.which("python", path=environ.get("PATH")):
-        yield on_path
+    for folder in environ.get("PATH", "").split(os.pathsep):
+        if python := shutil.which("python", path=folder):
+            yield python
 
 
 def parent_python() -> str | None:

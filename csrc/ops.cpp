@@ -28,7 +28,8 @@ void refuse_gradients(const c10::OperatorHandle& op, c10::DispatchKeySet keys, t
 
 #ifndef STN_EXT_WITH_CUDA
 void refuse_cuda(const c10::OperatorHandle& op, torch::jit::Stack*) {
-  TORCH_CHECK(false, op.schema().name(), ": got CUDA tensors, but this stn_ext was built without CUDA kernels; rebuild "
+  TORCH_CHECK(false, op.schema().name(),
+              ": got CUDA tensors, but this stn_ext was built without CUDA kernels; rebuild "
               "it with STN_EXT_CUDA=1 pip install --force-reinstall --no-deps -e .");
 }
 #endif
@@ -39,19 +40,23 @@ constexpr const char* kOperators[] = {"affine_sample", "affine_sample_moments", 
 
 TORCH_LIBRARY(stn_ext, m) {
   // The output: the image read at theta's coordinates.
-  m.def("affine_sample(Tensor input, Tensor theta, SymInt[2] size, str padding_mode, bool align_corners) -> Tensor");
+  m.def(
+      "affine_sample(Tensor input, Tensor theta, SymInt[2] size, str padding_mode, bool align_corners) -> "
+      "Tensor");
   // The gradient of theta.
   m.def(
       "affine_sample_moments(Tensor grad, Tensor input, Tensor theta, str padding_mode, bool align_corners) "
       "-> Tensor");
   // The gradient of the input, whose (height, width) is size.
   m.def(
-      "affine_sample_adjoint(Tensor grad, Tensor theta, SymInt[2] size, str padding_mode, bool align_corners) "
+      "affine_sample_adjoint(Tensor grad, Tensor theta, SymInt[2] size, str padding_mode, bool "
+      "align_corners) "
       "-> Tensor");
 }
 
 TORCH_LIBRARY_IMPL(stn_ext, Autograd, m) {
-  for (const char* name : kOperators) m.impl(name, torch::CppFunction::makeFromBoxedFunction<&refuse_gradients>());
+  for (const char* name : kOperators)
+    m.impl(name, torch::CppFunction::makeFromBoxedFunction<&refuse_gradients>());
 }
 
 #ifndef STN_EXT_WITH_CUDA

@@ -60,11 +60,9 @@ struct AxisMap {
 template <class Theta>
 STN_INLINE AxisMap axis_map(const Theta* theta_row, const Frame& f, int64_t in_length) {
   const ThetaScale s = theta_scale(f, in_length);
-  return {static_cast<double>(theta_row[0]) * s.x,
-          static_cast<double>(theta_row[1]) * s.y,
+  return {static_cast<double>(theta_row[0]) * s.x, static_cast<double>(theta_row[1]) * s.y,
           static_cast<double>(theta_row[2]) * s.one + 0.5 * static_cast<double>(in_length - 1),
-          0.5 * static_cast<double>(f.out_width - 1),
-          0.5 * static_cast<double>(f.out_height - 1)};
+          0.5 * static_cast<double>(f.out_width - 1), 0.5 * static_cast<double>(f.out_height - 1)};
 }
 
 // Specialised for each vector type.
@@ -123,8 +121,8 @@ STN_INLINE float short_part(double slope, float*) {
   return result;
 }
 
-// A walk along a row from a coordinate below kExactCoordinate, to the last bit of the fraction: the slope is split
-// into a head, whose product with a pixel's number is exact, and the rest.
+// A walk along a row from a coordinate below kExactCoordinate, to the last bit of the fraction: the slope is
+// split into a head, whose product with a pixel's number is exact, and the rest.
 template <class T>
 struct Walk {
   T whole, frac, head, rest;
@@ -150,9 +148,9 @@ STN_INLINE void step(V number, V head, V rest, V origin, V* whole, V* frac) {
   *whole = floor + carry;
 }
 
-// Takes a coordinate to the one at which the padded image repeats the input: clamped to the outer pixels' centres
-// (border), mirrored at the image's edges and then clamped (reflection), or itself (zeros).
-// As in grid_sample, a coordinate on or beyond the outer pixels' centres has slope 0 once it is clamped.
+// Takes a coordinate to the one at which the padded image repeats the input: clamped to the outer pixels'
+// centres (border), mirrored at the image's edges and then clamped (reflection), or itself (zeros). As in
+// grid_sample, a coordinate on or beyond the outer pixels' centres has slope 0 once it is clamped.
 template <Padding padding, class V>
 STN_INLINE Coordinate<V> fold(V whole, V frac, V length, bool align_corners) {
   const V zero{}, one = zero + 1;
@@ -184,7 +182,8 @@ STN_INLINE Coordinate<V> fold(V whole, V frac, V length, bool align_corners) {
 
 // Two neighbouring pixels that exist, tap and tap + 1, and what each contributes along one axis:
 // value = w0 * pixel[tap] + w1 * pixel[tap + 1], d(value) / d(coordinate) = d0 * ... + d1 * ...
-// Where a pixel's weight and its d are both 0 it takes no part, and is not to be multiplied in: it may be infinite.
+// Where a pixel's weight and its d are both 0 it takes no part, and is not to be multiplied in: it may be
+// infinite.
 template <class V>
 struct AxisTaps {
   V tap, w0, w1, d0, d1;
@@ -199,9 +198,10 @@ STN_INLINE AxisTaps<V> axis_taps(V whole, V frac, V length, V stored, bool align
   V tap = c.whole < highest ? c.whole : highest;
   tap = tap > zero ? tap : zero;
   const V shift = c.whole - tap, rest = 1 - c.frac;
-  const auto inside = shift == 0;   // the pair is (whole, whole + 1)
-  const auto before = shift == -1;  // whole lies before the image: its right neighbour is the pair's left pixel
-  const auto after = shift == 1;    // whole + 1 lies behind the image: whole is the pair's right pixel
+  const auto inside = shift == 0;  // the pair is (whole, whole + 1)
+  const auto before =
+      shift == -1;                // whole lies before the image: its right neighbour is the pair's left pixel
+  const auto after = shift == 1;  // whole + 1 lies behind the image: whole is the pair's right pixel
   AxisTaps<V> t;
   t.tap = tap;
   // Sums of selections, of which one at most is not zero.

@@ -31,7 +31,8 @@ Images<T> images_out(const at::Tensor& t) {
   return strided(t, t.mutable_data_ptr<T>());
 }
 
-// `images` has the batch and channels; in_size and out_size are (height, width); theta is from float_or_double.
+// `images` has the batch and channels; in_size and out_size are (height, width); theta is from
+// float_or_double.
 template <class T>
 Problem<T> make_problem(const at::Tensor& images, at::IntArrayRef in_size, at::IntArrayRef out_size,
                         bool align_corners, Padding padding, const at::Tensor& theta) {

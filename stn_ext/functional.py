@@ -29,17 +29,18 @@ def affine_sample(
 
     Args:
         input: images, (N, C, H, W), float32 or float64, in any memory layout.
-        theta: maps from output to input coordinates, (N, 2, 3), of any floating-point dtype. Coordinates run from
-            -1 to 1 over the image, x rightwards and y downwards.
+        theta: maps from output to input coordinates, (N, 2, 3), of any floating-point dtype. Coordinates
+            run from -1 to 1 over the image, x rightwards and y downwards.
         size: (H_out, W_out) of the output in pixels. Default: the input's.
         mode: "bilinear".
-        padding_mode: what lies outside the image: "zeros", "border" (the nearest pixel) or "reflection" (the image
-            mirrored at its edges).
-        align_corners: whether -1 and 1 are the centres of the outer pixels (True) or their outer edges (False).
+        padding_mode: what lies outside the image: "zeros", "border" (the nearest pixel) or "reflection" (the
+            image mirrored at its edges).
+        align_corners: whether -1 and 1 are the centres of the outer pixels (True) or their outer edges
+            (False).
 
     Returns:
-        (N, C, H_out, W_out), of the input's dtype, device and memory format. NaN where a coordinate is NaN; an
-        infinite coordinate lies outside the image.
+        (N, C, H_out, W_out), of the input's dtype, device and memory format. NaN where a coordinate is NaN;
+        an infinite coordinate lies outside the image.
 
     Raises:
         ValueError: an argument of the wrong shape, device, or value.

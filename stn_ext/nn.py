@@ -52,13 +52,14 @@ class SpatialTransformer(nn.Module):
     def reset_to_identity(self) -> None:
         """Sets the localisation network's last layer so that the output is the input resampled in place."""
         name, expected = self.transform.name, self.transform.num_parameters
-        last = next((m for m in reversed(list(self.localization.modules())) if isinstance(m, nn.Linear)), None)
+        layers = [module for module in self.localization.modules() if isinstance(module, nn.Linear)]
+        last = layers[-1] if layers else None
         if last is None or last.bias is None:
             raise ValueError("SpatialTransformer: expected localization to end in an nn.Linear with a bias")
         if last.out_features != expected:
             raise ValueError(
-                f"SpatialTransformer: expected localization's last nn.Linear to have out_features = {expected} "
-                f"for transform {name!r}, but got {last.out_features}"
+                f"SpatialTransformer: expected localization's last nn.Linear to have out_features = "
+                f"{expected} for transform {name!r}, but got {last.out_features}"
             )
         last.weight.zero_()
         last.bias.copy_(torch.tensor(self.transform.identity))

@@ -96,7 +96,8 @@ def _pad_coordinate(x: Tensor, length: int, padding_mode: str, align_corners: bo
         x = _reflect(x, low, span)
     elif padding_mode != "border":
         raise ValueError(
-            f"affine_sample: expected padding_mode 'zeros', 'border' or 'reflection', but got {padding_mode!r}"
+            "affine_sample: expected padding_mode 'zeros', 'border' or 'reflection', "
+            f"but got {padding_mode!r}"
         )
     # As in grid_sample, a coordinate on or beyond the outer pixels' centres has no gradient.
     within = (x > 0) & (x < length - 1)

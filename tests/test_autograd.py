@@ -27,24 +27,34 @@ def test_gradients_are_the_references(device, shape, padding_mode, align_corners
                 continue  # reflected coordinates have no digits left to differentiate
             theta = theta.expand(n, 2, 3).to(dtype)
             ours = gradients(
-                lambda a, t: affine_sample(a, t, size, **options), x.to(device), theta.to(device), grad.to(device)
+                lambda a, t: affine_sample(a, t, size, **options),
+                x.to(device),
+                theta.to(device),
+                grad.to(device),
             )
             exact = gradients(
-                lambda a, t: reference.affine_sample(a, t, size, **options), x.double(), theta.double(), grad.double()
+                lambda a, t: reference.affine_sample(a, t, size, **options),
+                x.double(),
+                theta.double(),
+                grad.double(),
             )
-            # Sums of up to as many terms as there are pixels: relative to the largest entry, with a floor for maps
-            # that leave the image. 2^-24 (2^-53) a term, growing with the root of their number, and a coordinate's
-            # error of 2^-23 pixels (600 pixels' 2^-53) times differences of neighbours.
+            # Sums of up to as many terms as there are pixels: relative to the largest entry, with a floor for
+            # maps that leave the image. 2^-24 (2^-53) a term, growing with the root of their number, and a
+            # coordinate's error of 2^-23 pixels (600 pixels' 2^-53) times differences of neighbours.
             for a, e in zip(ours, exact, strict=True):
                 assert a.dtype == dtype
                 scale = max(e.abs().max().item(), 1)
                 tolerance = 1e-5 if dtype == torch.float32 else 1e-11
-                torch.testing.assert_close(a.cpu().double() / scale, e / scale, rtol=0, atol=tolerance, msg=name)
+                torch.testing.assert_close(
+                    a.cpu().double() / scale, e / scale, rtol=0, atol=tolerance, msg=name
+                )
 
 
 @pytest.mark.parametrize("align_corners", (False, True))
 @pytest.mark.parametrize("padding_mode", PADDINGS)
-@pytest.mark.parametrize("name", ("small turn", "turn by 130", "zoom in", "zoom out", "shear", "half outside"))
+@pytest.mark.parametrize(
+    "name", ("small turn", "turn by 130", "zoom in", "zoom out", "shear", "half outside")
+)
 def test_gradcheck(device, name, padding_mode, align_corners):
     """Finite differences of 1e-6 stay within a cell: the maps are chosen away from pixel borders by more."""
     x = torch.randn(2, 2, 5, 6, dtype=torch.float64, device=device, requires_grad=True)
@@ -58,7 +68,7 @@ def test_gradcheck(device, name, padding_mode, align_corners):
 
 @pytest.mark.parametrize("padding_mode", PADDINGS)
 def test_gradient_across_pixel_borders(device, padding_mode):
-    """The value is continuous in theta: its integral along a path that crosses many pixel borders is the gradient's."""
+    """The value is continuous in theta: along a path it changes by the gradient's integral."""
     x = torch.randn(1, 1, 6, 6, dtype=torch.float64, device=device)
     start, end = rotation(0, 1.0).to(device), rotation(64.0, 1.3, (0.6, -0.4)).to(device)
     steps = 20000  # midpoint rule: errs where a border is crossed within a step, by a step's length each

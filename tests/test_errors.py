@@ -14,7 +14,12 @@ theta = torch.zeros(4, 2, 3)
     ("arguments", "options", "error", "message"),
     [
         ((x[0], theta), {}, ValueError, "expected input of shape (N, C, H, W), but got [1, 6, 7]"),
-        ((x.half(), theta), {}, TypeError, "expected input of dtype torch.float32 or torch.float64, but got c10::Half"),
+        (
+            (x.half(), theta),
+            {},
+            TypeError,
+            "expected input of dtype torch.float32 or torch.float64, but got c10::Half",
+        ),
         ((x[:, :, :0], theta), {}, ValueError, "expected input's height and width of two positive integers"),
         (
             (x, theta[:3]),
@@ -25,8 +30,18 @@ theta = torch.zeros(4, 2, 3)
         ((x, theta[:, :, :2]), {}, ValueError, "but got [4, 2, 2]"),
         ((x, theta[0]), {}, ValueError, "but got [2, 3]"),
         ((x, theta.long()), {}, TypeError, "expected theta of a floating-point dtype, but got long"),
-        ((x, theta, (6,)), {}, ValueError, "expected size of two positive integers (height, width), but got (6,)"),
-        ((x, theta, (0, 7)), {}, ValueError, "expected size of two positive integers (height, width), but got (0, 7)"),
+        (
+            (x, theta, (6,)),
+            {},
+            ValueError,
+            "expected size of two positive integers (height, width), but got (6,)",
+        ),
+        (
+            (x, theta, (0, 7)),
+            {},
+            ValueError,
+            "expected size of two positive integers (height, width), but got (0, 7)",
+        ),
         ((x, theta, (5.0, 7)), {}, ValueError, "expected size of two positive integers"),
         ((x, theta), {"mode": "bicubic"}, ValueError, "expected mode 'bilinear', but got 'bicubic'"),
         (
@@ -48,7 +63,9 @@ def test_message(arguments, options, error, message):
 
 def test_backward_operators_check_too():
     ops = torch.ops.stn_ext
-    with pytest.raises(ValueError, match=r"affine_sample_moments: expected grad of 4 images of 1 channels, as input"):
+    with pytest.raises(
+        ValueError, match=r"affine_sample_moments: expected grad of 4 images of 1 channels, as input"
+    ):
         ops.affine_sample_moments(torch.zeros(4, 2, 5, 5), x, theta, "zeros", False)
     with pytest.raises(TypeError, match="affine_sample_moments: expected grad of dtype float, as input"):
         ops.affine_sample_moments(torch.zeros(4, 1, 5, 5).double(), x, theta, "zeros", False)

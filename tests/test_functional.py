@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from stn_ext import affine_sample, reference
 from tests.maps import MAPS, PADDINGS, SHAPES, rotation
 
-# In float32, interpolation rounds a handful of times, each by 2^-24 of values of magnitude max|x| = about 4, and
-# fractions of a coordinate are good to 2^-23, which neighbours that differ by up to 2 max|x| multiply.
+# In float32, interpolation rounds a handful of times, each by 2^-24 of values of magnitude max|x| = about 4,
+# and fractions of a coordinate are good to 2^-23, which neighbours that differ by up to 2 max|x| multiply.
 # In float64, a coordinate of up to 1000 pixels has 1e-13 for its last digit, in the oracle too.
 TOLERANCE = {torch.float32: 8e-6, torch.float64: 4e-12}
 
@@ -74,7 +74,10 @@ def test_error_is_no_larger_than_pytorchs(device):
         def errors(f, x, theta, g):
             a, t = x.to(device).requires_grad_(), theta.to(device).requires_grad_()
             y = f(a, t)
-            return [y.detach().cpu().double(), *(v.cpu().double() for v in torch.autograd.grad(y, (a, t), g.to(device)))]
+            return [
+                y.detach().cpu().double(),
+                *(v.cpu().double() for v in torch.autograd.grad(y, (a, t), g.to(device))),
+            ]
 
         exact = errors(lambda a, t: reference.affine_sample(a, t), x.double(), theta.double(), g.double())
         ours = errors(affine_sample, x, theta, g)

@@ -47,7 +47,9 @@ def test_float64_value_and_adjoint(n, c, size, out_size, theta, padding_mode, al
     align_corners=st.booleans(),
     dtype=st.sampled_from((torch.float32, torch.float64)),
 )
-def test_any_theta_gives_values_within_the_images_or_nan(size, out_size, theta, padding_mode, align_corners, dtype):
+def test_any_theta_gives_values_within_the_images_or_nan(
+    size, out_size, theta, padding_mode, align_corners, dtype
+):
     """Whatever theta is, infinite and NaN included: a mean of pixels and padding, or NaN."""
     x = (torch.rand(1, 2, *size, dtype=dtype) + 1).requires_grad_()
     theta = torch.tensor(theta, dtype=torch.float32).view(1, 2, 3).requires_grad_()

@@ -1,7 +1,7 @@
 // The operators on the CPU: tensors to kernels, and the work over the threads.
 //
-// Work is divided by shape alone, never by the number of threads, so that sums have one order and results the same
-// bits whatever the threads.
+// Work is divided by shape alone, never by the number of threads, so that sums have one order and results the
+// same bits whatever the threads.
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
@@ -34,7 +34,8 @@ at::Tensor readable(const at::Tensor& images) {
 
 void check_pixels(at::IntArrayRef in_size) {
   TORCH_CHECK_VALUE(in_size[0] * in_size[1] <= std::numeric_limits<int32_t>::max(),
-                    "affine_sample: expected images of at most 2^31 - 1 pixels on the CPU, but got ", in_size);
+                    "affine_sample: expected images of at most 2^31 - 1 pixels on the CPU, but got ",
+                    in_size);
 }
 
 // The division of each image's output rows into parts.
@@ -85,10 +86,12 @@ at::Tensor moments(const at::Tensor& grad, const at::Tensor& input, const at::Te
   check_moments(grad, input, theta);
   check_pixels(input.sizes().slice(2));
   const at::Tensor images = readable(input), t = float_or_double(theta), g = grad.contiguous();
-  const at::Tensor grad_theta = at::empty(theta.sizes(), t.options().memory_format(at::MemoryFormat::Contiguous));
+  const at::Tensor grad_theta =
+      at::empty(theta.sizes(), t.options().memory_format(at::MemoryFormat::Contiguous));
   if (input.numel() == 0) return grad_theta.zero_().to(theta.scalar_type());
   AT_DISPATCH_FLOATING_TYPES(input.scalar_type(), "affine_sample_moments", [&] {
-    auto p = make_problem<scalar_t>(input, input.sizes().slice(2), grad.sizes().slice(2), align_corners, padding, t);
+    auto p = make_problem<scalar_t>(input, input.sizes().slice(2), grad.sizes().slice(2), align_corners,
+                                    padding, t);
     p.input = images_in<scalar_t>(images);
     p.grad = images_in<scalar_t>(g);
     const int64_t height = p.frame.out_height, row = p.frame.out_width * p.channels;
@@ -149,7 +152,8 @@ at::Tensor adjoint(const at::Tensor& grad, const at::Tensor& theta, at::IntArray
           const int64_t n = u / tiles / groups, c = u / tiles % groups * kAdjointChannels;
           const int64_t y = u % tiles / across.count, x = u % across.count;
           const Tile tile{down.begin(y), across.begin(x), down.extent(y), across.extent(x)};
-          kernels<scalar_t>().adjoint(p, n, c, std::min(kAdjointChannels, p.channels - c), tile, scratch.get());
+          kernels<scalar_t>().adjoint(p, n, c, std::min(kAdjointChannels, p.channels - c), tile,
+                                      scratch.get());
         }
       });
     });

@@ -1,8 +1,8 @@
 // The three primitives over affine maps, sample, moments and adjoint, for one SIMD level.
 // Included by level sources only; see kernels.h.
 //
-// All work along an output row in blocks of up to kBlock pixels: first the block's taps and weights, which every
-// channel shares, then the channels.
+// All work along an output row in blocks of up to kBlock pixels: first the block's taps and weights, which
+// every channel shares, then the channels.
 #pragma once
 
 #include "kernels.h"
@@ -13,7 +13,8 @@ namespace STN_LEVEL {
 
 constexpr int kBlock = kWalk;
 
-// ---- coordinates -------------------------------------------------------------------------------------------
+// ---- coordinates
+// -------------------------------------------------------------------------------------------
 
 template <class T>
 constexpr int padded(int count) {
@@ -68,15 +69,20 @@ struct Stepper {
     rest = Vec<T>{} + s.axis.rest;
   }
 
-  STN_INLINE void at(Vec<T> number, Vec<T>* whole, Vec<T>* frac) const { step(number, head, rest, origin, whole, frac); }
+  STN_INLINE void at(Vec<T> number, Vec<T>* whole, Vec<T>* frac) const {
+    step(number, head, rest, origin, whole, frac);
+  }
 };
 
-// f(k, x whole, x frac, y whole, y frac) for each vector of a block's pixels, from pixel k on; whatever they are.
+// f(k, x whole, x frac, y whole, y frac) for each vector of a block's pixels, from pixel k on; whatever they
+// are.
 template <Padding padding, class T, class F>
-STN_INLINE void for_coordinates(const Segment<T>& sx, const Segment<T>& sy, int count, bool align_corners, const F& f) {
+STN_INLINE void for_coordinates(const Segment<T>& sx, const Segment<T>& sy, int count, bool align_corners,
+                                const F& f) {
   if (sx.within(-kExactCoordinate, kExactCoordinate) && sy.within(-kExactCoordinate, kExactCoordinate)) {
     const Stepper<T> step_x(sx), step_y(sy);
-    const Vec<T> base_x = Vec<T>{} + static_cast<T>(step_x.base), base_y = Vec<T>{} + static_cast<T>(step_y.base);
+    const Vec<T> base_x = Vec<T>{} + static_cast<T>(step_x.base),
+                 base_y = Vec<T>{} + static_cast<T>(step_y.base);
     Vec<T> number = lane_numbers<T>();
     for (int k = 0; k < count; k += Simd<T>::lanes, number += Simd<T>::lanes) {
       Vec<T> x, y, fx, fy;
@@ -96,9 +102,11 @@ STN_INLINE void for_coordinates(const Segment<T>& sx, const Segment<T>& sy, int 
   }
 }
 
-// ---- taps --------------------------------------------------------------------------------------------------
+// ---- taps
+// --------------------------------------------------------------------------------------------------
 
-// A block's pixels: the upper left of each one's four taps, and its weights and their derivatives along x and y.
+// A block's pixels: the upper left of each one's four taps, and its weights and their derivatives along x and
+// y.
 template <class T>
 struct Block {
   int count;
@@ -115,7 +123,8 @@ struct Geometry {
   const Problem<T>& p;
   Axis<T> x, y;
 
-  STN_INLINE Geometry(const Problem<T>& problem, int64_t n) : p(problem), x(problem, n, 0), y(problem, n, 1) {}
+  STN_INLINE Geometry(const Problem<T>& problem, int64_t n)
+      : p(problem), x(problem, n, 0), y(problem, n, 1) {}
 };
 
 // All taps exist: the weights are the fractions.
@@ -184,7 +193,8 @@ STN_INLINE bool fill_block(const Geometry<T>& g, int64_t i, int64_t j, Block<T>*
   if (p.padding == Padding::zeros) {
     // A pixel is NaN if either coordinate is, even where the other is outside.
     const bool nan = sx.begin != sx.begin || sy.begin != sy.begin;
-    if (!nan && (sx.outside(-1 - kMargin, last_x + 1 + kMargin) || sy.outside(-1 - kMargin, last_y + 1 + kMargin))) {
+    if (!nan &&
+        (sx.outside(-1 - kMargin, last_x + 1 + kMargin) || sy.outside(-1 - kMargin, last_y + 1 + kMargin))) {
       return false;
     }
     fill_any<Padding::zeros, derivatives>(g, sx, sy, b);
@@ -219,11 +229,13 @@ STN_INLINE Taps<T> load_taps(const T* upper, const T* lower, const Block<T>& b, 
           keep_lanes(y1 & x1, l.right)};
 }
 
-// ---- sample ------------------------------------------------------------------------------------------------
+// ---- sample
+// ------------------------------------------------------------------------------------------------
 
 // Writes the block's pixels of `channels` channels, as whole vectors.
 template <bool inside, int channels, class T>
-STN_INLINE void sample_block(const Problem<T>& p, const Block<T>& b, const T* plane, T* out, int64_t out_channel) {
+STN_INLINE void sample_block(const Problem<T>& p, const Block<T>& b, const T* plane, T* out,
+                             int64_t out_channel) {
   const T *upper[channels], *lower[channels];
   for (int c = 0; c < channels; ++c) {
     upper[c] = opaque(plane + b.base + c * p.input.channel);
@@ -242,7 +254,8 @@ STN_INLINE void sample_block(const Problem<T>& p, const Block<T>& b, const T* pl
 
 // room: elements that may be written from out on, of which those behind the block are written again later.
 template <int channels, class T>
-STN_INLINE void sample_channels(const Problem<T>& p, const Block<T>& b, const T* plane, T* out, int64_t room) {
+STN_INLINE void sample_channels(const Problem<T>& p, const Block<T>& b, const T* plane, T* out,
+                                int64_t room) {
   alignas(64) T spare[channels * kBlock];
   const bool fits = room >= padded<T>(b.count);
   T* to = fits ? out : spare;
@@ -253,7 +266,8 @@ STN_INLINE void sample_channels(const Problem<T>& p, const Block<T>& b, const T*
     sample_block<false, channels>(p, b, plane, to, to_channel);
   }
   for (int c = 0; c < channels && !fits; ++c) {
-    __builtin_memcpy(out + c * p.output.channel, spare + c * kBlock, sizeof(T) * static_cast<size_t>(b.count));
+    __builtin_memcpy(out + c * p.output.channel, spare + c * kBlock,
+                     sizeof(T) * static_cast<size_t>(b.count));
   }
 }
 
@@ -278,12 +292,14 @@ void sample(const Problem<T>& p, int64_t n, int64_t begin, int64_t end) {
       for (; c + 2 <= p.channels; c += 2) {
         sample_channels<2>(p, b, image + c * p.input.channel, out + c * p.output.channel, room);
       }
-      if (c < p.channels) sample_channels<1>(p, b, image + c * p.input.channel, out + c * p.output.channel, room);
+      if (c < p.channels)
+        sample_channels<1>(p, b, image + c * p.input.channel, out + c * p.output.channel, room);
     }
   }
 }
 
-// ---- moments -----------------------------------------------------------------------------------------------
+// ---- moments
+// -----------------------------------------------------------------------------------------------
 
 // sum over channels of grad * tap, for each tap of each pixel of a block.
 template <class T>
@@ -292,7 +308,8 @@ struct TapProducts {
 };
 
 template <bool inside, bool first, class T>
-STN_INLINE void add_products(const Problem<T>& p, const Block<T>& b, const T* plane, const T* grad, TapProducts<T>* s) {
+STN_INLINE void add_products(const Problem<T>& p, const Block<T>& b, const T* plane, const T* grad,
+                             TapProducts<T>* s) {
   const T *upper = opaque(plane + b.base), *lower = opaque(upper + p.input.row);
   for (int k = 0; k < b.count; k += Simd<T>::lanes) {
     const Taps<T> t = load_taps<inside, true>(upper, lower, b, k);
@@ -306,8 +323,8 @@ STN_INLINE void add_products(const Problem<T>& p, const Block<T>& b, const T* pl
 
 // room: elements that may be read from grad on.
 template <bool inside, class T>
-STN_INLINE void sum_products(const Problem<T>& p, const Block<T>& b, const T* image, const T* grad, int64_t room,
-                             TapProducts<T>* s) {
+STN_INLINE void sum_products(const Problem<T>& p, const Block<T>& b, const T* image, const T* grad,
+                             int64_t room, TapProducts<T>* s) {
   alignas(64) T spare[kBlock] = {};
   for (int64_t c = 0; c < p.channels; ++c) {
     const T* from = grad + c * p.grad.channel;
@@ -323,8 +340,8 @@ STN_INLINE void sum_products(const Problem<T>& p, const Block<T>& b, const T* im
   }
 }
 
-// Sums over a block's pixels of gx, gx * number, gy, gy * number: gx and gy are the loss's derivatives by the pixel's
-// coordinates.
+// Sums over a block's pixels of gx, gx * number, gy, gy * number: gx and gy are the loss's derivatives by the
+// pixel's coordinates.
 template <bool inside, class T>
 STN_INLINE void reduce_products(const Block<T>& b, const TapProducts<T>& s, T* sums) {
   Vec<T> total[4] = {};
@@ -389,16 +406,17 @@ void moments(const Problem<T>& p, int64_t n, int64_t begin, int64_t end, double*
   }
 }
 
-// ---- adjoint -----------------------------------------------------------------------------------------------
+// ---- adjoint
+// -----------------------------------------------------------------------------------------------
 //
-// An output pixel adds to four neighbouring input pixels. Adding to each in memory is slow; so the four products go,
-// as one vector, into the cell of scratch that the pixels' upper left one names, and each input pixel then
-// collects from the four cells that it belongs to. A tile's cells are those whose pixels touch it, with a ring around
-// them that takes what falls outside.
+// An output pixel adds to four neighbouring input pixels. Adding to each in memory is slow; so the four
+// products go, as one vector, into the cell of scratch that the pixels' upper left one names, and each input
+// pixel then collects from the four cells that it belongs to. A tile's cells are those whose pixels touch it,
+// with a ring around them that takes what falls outside.
 
 template <class T>
 struct Deposits {
-  alignas(64) int32_t cell[kBlock];     // the first of its four elements
+  alignas(64) int32_t cell[kBlock];  // the first of its four elements
   alignas(64) T weight[4 * kBlock];  // a pixel's four weights side by side
 };
 
@@ -436,15 +454,17 @@ struct TileCells {
   template <Padding padding>
   STN_INLINE void locate(const Geometry<T>& g, int64_t i, int64_t j, int count, Deposits<T>* d) const {
     const bool align_corners = g.p.frame.align_corners;
-    const Vec<T> width = Vec<T>{} + static_cast<T>(g.x.length), height = Vec<T>{} + static_cast<T>(g.y.length);
+    const Vec<T> width = Vec<T>{} + static_cast<T>(g.x.length),
+                 height = Vec<T>{} + static_cast<T>(g.y.length);
     const IndexVec<T> row_pitch = IndexVec<T>{} + static_cast<int32_t>(pitch);
-    const auto put = [&](int k, Vec<T> whole_x, Vec<T> frac_x, Vec<T> whole_y, Vec<T> frac_y)
-                         __attribute__((always_inline)) {
+    const auto put = [&](int k, Vec<T> whole_x, Vec<T> frac_x, Vec<T> whole_y,
+                         Vec<T> frac_y) __attribute__((always_inline)) {
       const auto x = fold<padding>(whole_x, frac_x, width, align_corners);
       const auto y = fold<padding>(whole_y, frac_y, height, align_corners);
       // A coordinate that is not a number has no taps: off to the ring.
       const auto number = (x.frac == x.frac) & (y.frac == y.frac);
-      const Vec<T> column = along(x.whole, tile.left, tile.width), row = along(y.whole, tile.top, tile.height);
+      const Vec<T> column = along(x.whole, tile.left, tile.width),
+                   row = along(y.whole, tile.top, tile.height);
       store(d->cell + k, to_index<T>(keep_lanes(number, row)) * row_pitch + to_index<T>(column) * 4);
       const Vec<T> fx = keep_lanes(number, x.frac), fy = keep_lanes(number, y.frac);
       const Vec<T> ex = 1 - fx, ey = 1 - fy;
@@ -476,8 +496,8 @@ struct TileCells {
   }
 };
 
-// The coordinates that touch an axis' pixels [first, first + count). Padding that clamps brings all that lies before
-// or behind the image to its outer pixels.
+// The coordinates that touch an axis' pixels [first, first + count). Padding that clamps brings all that lies
+// before or behind the image to its outer pixels.
 STN_INLINE Bounds touching(int64_t first, int64_t count, int64_t length, Padding padding) {
   constexpr double far = 1e300;
   Bounds b{static_cast<double>(first - 1) - kMargin, static_cast<double>(first + count) + kMargin};
@@ -486,7 +506,8 @@ STN_INLINE Bounds touching(int64_t first, int64_t count, int64_t length, Padding
   return b;
 }
 
-// Narrows a range of whole numbers to those in [low, high], and perhaps one more on either side. NaN narrows nothing.
+// Narrows a range of whole numbers to those in [low, high], and perhaps one more on either side. NaN narrows
+// nothing.
 STN_INLINE Span narrow(Span s, double low, double high) {
   // Compared as doubles: the bounds may be larger than any integer.
   if (low >= static_cast<double>(s.end) || high < static_cast<double>(s.begin)) return {0, 0};
@@ -508,9 +529,11 @@ STN_INLINE Span rows_touching(const AxisMap& x, const AxisMap& y, Bounds bx, Bou
   const double a = -y.x / det, b = x.x / det;  // d(row) / d(x), d(row) / d(y)
   const double x0 = a * (bx.low - x.one), x1 = a * (bx.high - x.one);
   const double y0 = b * (by.low - y.one), y1 = b * (by.high - y.one);
-  const double low = (x0 < x1 ? x0 : x1) + (y0 < y1 ? y0 : y1), high = (x0 < x1 ? x1 : x0) + (y0 < y1 ? y1 : y0);
+  const double low = (x0 < x1 ? x0 : x1) + (y0 < y1 ? y0 : y1),
+               high = (x0 < x1 ? x1 : x0) + (y0 < y1 ? y1 : y0);
   constexpr double largest = 1e9;  // keeps rounding well below the margin
-  const bool sound = a > -largest && a < largest && b > -largest && b < largest && low - low == 0 && high - high == 0;
+  const bool sound =
+      a > -largest && a < largest && b > -largest && b < largest && low - low == 0 && high - high == 0;
   return sound ? narrow({0, height}, low + x.centre_i - 1, high + x.centre_i + 1) : Span{0, height};
 }
 
@@ -550,8 +573,8 @@ void adjoint_channels(const Problem<T>& p, int64_t n, int64_t c, const Tile& til
   const Geometry<T> g(p, n);
   const TileCells<T> cells(tile, scratch);
   const T* grad = p.grad.data + n * p.grad.batch + c * p.grad.channel;
-  T* out = p.grad_input.data + n * p.grad_input.batch + c * p.grad_input.channel + tile.top * p.grad_input.row +
-           tile.left;
+  T* out = p.grad_input.data + n * p.grad_input.batch + c * p.grad_input.channel +
+           tile.top * p.grad_input.row + tile.left;
   const bool any = p.padding == Padding::zeros    ? scatter<Padding::zeros, channels>(g, cells, grad)
                    : p.padding == Padding::border ? scatter<Padding::border, channels>(g, cells, grad)
                                                   : scatter<Padding::reflection, channels>(g, cells, grad);
@@ -582,7 +605,9 @@ void adjoint(const Problem<T>& p, int64_t n, int64_t c, int64_t channels, const 
 }
 
 inline constexpr Level level(const char* name) {
-  return {name, {sample<float>, moments<float>, adjoint<float>}, {sample<double>, moments<double>, adjoint<double>}};
+  return {name,
+          {sample<float>, moments<float>, adjoint<float>},
+          {sample<double>, moments<double>, adjoint<double>}};
 }
 
 }  // namespace STN_LEVEL

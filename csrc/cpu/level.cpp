@@ -14,7 +14,8 @@ std::vector<Level> available() {
   std::vector<Level> levels{portable_level()};
 #if defined(__x86_64__)
   // PyTorch's own finding, which ATEN_CPU_CAPABILITY lowers.
-  if (at::get_cpu_capability() != "DEFAULT" && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+  if (at::get_cpu_capability() != "DEFAULT" && __builtin_cpu_supports("avx2") &&
+      __builtin_cpu_supports("fma")) {
     levels.push_back(avx2_level());
   }
 #endif
@@ -30,7 +31,8 @@ Level choose() {
     if (std::string(wanted) == level.name) return level;
     names += (names.empty() ? "" : ", ") + std::string(level.name);
   }
-  TORCH_CHECK_VALUE(false, "STN_EXT_CPU_LEVEL: expected one of this processor's levels (", names, "), but got ", wanted);
+  TORCH_CHECK_VALUE(false, "STN_EXT_CPU_LEVEL: expected one of this processor's levels (", names,
+                    "), but got ", wanted);
 }
 
 }  // namespace

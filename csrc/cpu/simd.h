@@ -1,5 +1,5 @@
-// Vectors of pixels, as the compiler's own vector types: STN_VECTOR_BYTES wide, in the namespace of one SIMD level.
-// Included by level sources only; see kernels.h.
+// Vectors of pixels, as the compiler's own vector types: STN_VECTOR_BYTES wide, in the namespace of one SIMD
+// level. Included by level sources only; see kernels.h.
 #pragma once
 
 #include <cstdint>
@@ -46,8 +46,8 @@ STN_INLINE void store(P* p, V v) {
   __builtin_memcpy(p, &v, sizeof(V));
 }
 
-// A pointer of whose origin the compiler knows nothing: otherwise it derives the addresses in one row from those in
-// another, and runs out of registers.
+// A pointer of whose origin the compiler knows nothing: otherwise it derives the addresses in one row from
+// those in another, and runs out of registers.
 template <class P>
 STN_INLINE P* opaque(P* p) {
   __asm__("" : "+r"(p));
@@ -161,7 +161,8 @@ STN_INLINE void store_interleaved<float>(float* out, Vec<float> a, Vec<float> b,
   store(out + 24, _mm256_permute2f128_ps(q2, q3, 0x31));
 }
 
-// Both of a pixel's elements of a row lie at the ends of four that are loaded together; eight pixels at a time.
+// Both of a pixel's elements of a row lie at the ends of four that are loaded together; eight pixels at a
+// time.
 template <>
 STN_INLINE void collect_row<float>(const float* here, const float* above, float* out, int64_t width) {
   const __m256i in_order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
@@ -169,9 +170,11 @@ STN_INLINE void collect_row<float>(const float* here, const float* above, float*
     __m256 pair[4];
     for (int k = 0; k < 4; ++k) {
       // [x - 1].1 ... [x].0 and [x - 1].3 ... [x].2: their first and last elements belong together.
-      pair[k] = _mm256_add_ps(_mm256_loadu_ps(here + 4 * x + 8 * k - 3), _mm256_loadu_ps(above + 4 * x + 8 * k - 1));
+      pair[k] = _mm256_add_ps(_mm256_loadu_ps(here + 4 * x + 8 * k - 3),
+                              _mm256_loadu_ps(above + 4 * x + 8 * k - 1));
     }
-    const __m256 ends01 = _mm256_shuffle_ps(pair[0], pair[1], 0xCC), ends23 = _mm256_shuffle_ps(pair[2], pair[3], 0xCC);
+    const __m256 ends01 = _mm256_shuffle_ps(pair[0], pair[1], 0xCC),
+                 ends23 = _mm256_shuffle_ps(pair[2], pair[3], 0xCC);
     const __m256 sums = _mm256_permutevar8x32_ps(_mm256_hadd_ps(ends01, ends23), in_order);
     store_some(out + x, sums, width - x);
   }

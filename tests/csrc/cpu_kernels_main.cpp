@@ -1,5 +1,5 @@
-// Runs every CPU kernel over many problems in buffers of exactly the right size, for AddressSanitizer to watch:
-// random and hostile maps, sizes from one pixel up. Prints a line for each level.
+// Runs every CPU kernel over many problems in buffers of exactly the right size, for AddressSanitizer to
+// watch: random and hostile maps, sizes from one pixel up. Prints a line for each level.
 #include <cstdio>
 #include <cstdlib>
 #include <initializer_list>
@@ -18,8 +18,12 @@ using stn::cpu::Tile;
 
 std::mt19937 generator(0);
 
-double uniform(double low, double high) { return std::uniform_real_distribution<double>(low, high)(generator); }
-int64_t integer(int64_t low, int64_t high) { return std::uniform_int_distribution<int64_t>(low, high)(generator); }
+double uniform(double low, double high) {
+  return std::uniform_real_distribution<double>(low, high)(generator);
+}
+int64_t integer(int64_t low, int64_t high) {
+  return std::uniform_int_distribution<int64_t>(low, high)(generator);
+}
 
 // Entries of theta: mostly ordinary, at times zero, huge, infinite or not a number.
 double entry() {
@@ -42,7 +46,8 @@ template <class T>
 void run_once(const Kernels<T>& kernels) {
   stn::Problem<T> p{};
   const int64_t longest = integer(0, 4) == 0 ? 200 : 40;
-  p.frame = {integer(1, longest), integer(1, longest), integer(1, longest), integer(1, longest), integer(0, 1) == 1};
+  p.frame = {integer(1, longest), integer(1, longest), integer(1, longest), integer(1, longest),
+             integer(0, 1) == 1};
   p.batches = integer(1, 2);
   p.channels = integer(1, 6);
   p.stored_height = p.frame.height < 2 ? 2 : p.frame.height;

@@ -59,7 +59,7 @@ def candidates(environ: Mapping[str, str]) -> Iterator[tuple[str, Path]]:
         for nvcc in sorted(folder.glob("cu*/bin/nvcc")):
             yield "nvidia-cuda-nvcc wheel", nvcc.parent.parent
     if STANDARD_ROOT.exists():
-        yield str(STANDARD_ROOT), STANDARD_ROOT
+        yield "standard folder", STANDARD_ROOT
     nvcc = shutil.which("nvcc", path=environ.get("PATH"))
     if nvcc:
         yield "PATH", toolkit_of(nvcc)

@@ -1,0 +1,1 @@
+"""What main.py drives: options, data, the training loop, checkpoints and reports."""

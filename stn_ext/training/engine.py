@@ -1,0 +1,154 @@
+"""The training loop: steps, epochs, evaluation, optimisers and learning rates."""
+
+from __future__ import annotations
+
+import math
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+
+from ..models import ImageClassifier
+from .data import ImageSet, Normalisation
+from .distributed import Process
+from .errors import UserError
+
+EVALUATION_BATCH = 500  # images; fixed, so that the same network gives the same bits whatever --batch_size
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Means over images, not over batches."""
+
+    loss: float  # cross entropy, in nats
+    accuracy: float  # from 0 to 1
+
+    @classmethod
+    def of(cls, totals: Tensor) -> Metrics:
+        """From the sums (cross entropy, correct, images). This waits for the device."""
+        loss, correct, images = totals.tolist()
+        return cls(loss / max(images, 1), correct / max(images, 1))
+
+
+def make_optimizer(model: ImageClassifier, args: Namespace) -> Optimizer:
+    """The optimiser of --optim; the classifier and the localisation network, if any, are a group each."""
+    groups = [{"params": list(model.classifier.parameters()), "lr": args.lr_cls, "name": "cls"}]
+    if model.transformer is not None:
+        groups.append({"params": list(model.transformer.parameters()), "lr": args.lr_stn, "name": "stn"})
+    decay = args.weight_decay
+    if args.optim == "adam":
+        return torch.optim.AdamW(groups, betas=(args.beta1, 0.999), weight_decay=decay, fused=True)
+    if args.optim == "sgd":
+        return torch.optim.SGD(
+            groups, momentum=args.beta1, nesterov=args.beta1 > 0, weight_decay=decay, fused=True
+        )
+    return torch.optim.RMSprop(groups, momentum=args.beta1, weight_decay=decay)
+
+
+def make_scheduler(
+    optimizer: Optimizer, args: Namespace, steps_per_epoch: int
+) -> LambdaLR | ReduceLROnPlateau:
+    """The policy of --lr_policy; all but plateau act at every step."""
+    if args.lr_policy == "plateau":
+        return ReduceLROnPlateau(optimizer, factor=args.lr_decay, patience=args.lr_patience)
+    return LambdaLR(optimizer, lambda step: lr_factor(args, step / steps_per_epoch, 1 / steps_per_epoch))
+
+
+def lr_factor(args: Namespace, epoch: float, step: float) -> float:
+    """What the learning rate is multiplied by, after so many epochs (a fraction), a step being so long."""
+    if epoch < args.lr_warmup:
+        return min(1.0, (epoch + step) / args.lr_warmup)
+    if args.lr_policy == "step":
+        return args.lr_decay ** (int(epoch) // args.lr_step)
+    rest = (args.num_epoch - epoch) / max(args.num_epoch - args.lr_warmup, step)
+    rest = min(max(rest, 0.0), 1.0)
+    shape = rest if args.lr_policy == "linear" else (1 - math.cos(math.pi * rest)) / 2
+    return args.lr_final + (1 - args.lr_final) * shape
+
+
+def steps_per_epoch(num_images: int, batch_size: int) -> int:
+    return math.ceil(num_images / batch_size)
+
+
+def epoch_order(num_images: int, batch_size: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+    """A new random order of all images, cut into an epoch's batches, all nearly of one size."""
+    order = torch.randperm(num_images, generator=generator)
+    return order.tensor_split(steps_per_epoch(num_images, batch_size))
+
+
+def training_step(
+    model: nn.Module, optimizer: Optimizer, images: Tensor, labels: Tensor, scale: float | None = None
+) -> Tensor:
+    """One step down the gradient; returns the sums (cross entropy, correct, images), on the device.
+
+    ``scale`` weights an image in the gradient; one over the number of images when None.
+    """
+    logits = model(images)
+    loss = F.cross_entropy(logits, labels, reduction="sum")
+    optimizer.zero_grad(set_to_none=True)
+    (loss * (scale or 1 / len(labels))).backward()
+    optimizer.step()
+    return _sums(logits.detach(), labels, loss.detach())
+
+
+def train_epoch(
+    model: nn.Module,
+    optimizer: Optimizer,
+    scheduler: LambdaLR | ReduceLROnPlateau,
+    data: ImageSet,
+    normalisation: Normalisation,
+    order: tuple[Tensor, ...],
+    process: Process,
+    on_step: Callable[[int, Tensor], None] = lambda images, totals: None,
+) -> Metrics:
+    """Trains once over the images in the given order; each process takes its share of every batch.
+
+    Nothing here waits for the device before the end. ``on_step`` gets the number of images in a step and the
+    sums so far.
+    """
+    if min(len(batch) for batch in order) < process.world:
+        raise UserError(f"too few images in a batch for {process.world} processes: raise --batch_size")
+    model.train()
+    totals = torch.zeros(3, dtype=torch.float64, device=process.device)
+    batches = [process.share(batch).to(process.device) for batch in order]
+    for batch, index in zip(order, batches, strict=True):
+        images, labels = normalisation.apply(data.images[index]), data.labels[index]
+        # DistributedDataParallel averages over processes, whose shares differ: weight images, not shares.
+        totals += training_step(model, optimizer, images, labels, scale=process.world / len(batch))
+        if isinstance(scheduler, LambdaLR):
+            scheduler.step()
+        on_step(len(batch), totals)
+    return Metrics.of(process.sum(totals))
+
+
+def evaluate(
+    model: ImageClassifier, data: ImageSet, normalisation: Normalisation, process: Process
+) -> Metrics:
+    """The mean cross entropy and the accuracy over all images, each seen by one process."""
+    share = data[process.share(torch.arange(len(data))).to(process.device)]
+    totals = torch.zeros(3, dtype=torch.float64, device=process.device)
+    for batch, _, logits in predictions(model, share, normalisation):
+        totals += _sums(logits, batch.labels, F.cross_entropy(logits, batch.labels, reduction="sum"))
+    return Metrics.of(process.sum(totals))
+
+
+@torch.no_grad()
+def predictions(
+    model: ImageClassifier, data: ImageSet, normalisation: Normalisation
+) -> Iterator[tuple[ImageSet, Tensor, Tensor]]:
+    """Batch by batch in the data's order: (the batch, what the classifier saw, logits)."""
+    model.eval()
+    for start in range(0, len(data), EVALUATION_BATCH):
+        batch = data[start : start + EVALUATION_BATCH]
+        warped = model.warp(normalisation.apply(batch.images))
+        yield batch, warped, model.classifier(warped)
+
+
+def _sums(logits: Tensor, labels: Tensor, loss: Tensor) -> Tensor:
+    correct = (logits.argmax(1) == labels).sum()
+    return torch.stack((loss.double(), correct.double(), torch.full_like(loss, len(labels)).double()))

@@ -1,0 +1,97 @@
+"""What one watches during training: a progress bar, a line an epoch, TensorBoard."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..models import ImageClassifier
+from .data import ImageSet, Normalisation
+from .engine import Metrics, predictions
+
+REFRESH = 0.3  # seconds between two looks at the device's sums, each of which waits for the device
+
+
+class Bar:
+    """A progress bar where there is a terminal; nothing elsewhere. Call it after every step."""
+
+    def __init__(self, title: str, num_images: int, enabled: bool) -> None:
+        from tqdm import tqdm
+
+        disable = not (enabled and sys.stdout.isatty())
+        self._bar = tqdm(
+            total=num_images, desc=title, unit=" images", disable=disable, leave=False, file=sys.stdout
+        )
+        self._next = 0.0
+
+    def __call__(self, images: int, totals: Tensor) -> None:
+        if self._bar.disable:
+            return
+        self._bar.update(images)
+        if time.monotonic() >= self._next:
+            metrics = Metrics.of(totals)
+            self._bar.set_postfix_str(
+                f"loss {metrics.loss:.4f}, accuracy {metrics.accuracy:.2%}", refresh=False
+            )
+            self._next = time.monotonic() + REFRESH
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+
+class Board:
+    """TensorBoard's events of a run."""
+
+    def __init__(self, directory: Path, first_epoch: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        # What an interrupted run wrote beyond its last checkpoint is hidden.
+        self._writer = SummaryWriter(str(directory), purge_step=first_epoch)
+
+    def scalars(self, epoch: int, train: Metrics, validation: Metrics, more: dict[str, float]) -> None:
+        values = {"loss/train": train.loss, "loss/validation": validation.loss}
+        values |= {"accuracy/train": train.accuracy, "accuracy/validation": validation.accuracy}
+        for name, value in (values | more).items():
+            self._writer.add_scalar(name, value, epoch)
+        self._writer.flush()
+
+    def images(self, epoch: int, pairs: Tensor) -> None:
+        """pairs: uint8 (N, C, H, 2 W), drawn in rows of up to five."""
+        from torchvision.utils import make_grid
+
+        grid = make_grid(pairs, nrow=5, padding=2, pad_value=128)
+        self._writer.add_image("input and warped", grid, epoch)
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def examples(data: ImageSet, per_class: int = 2, at_most: int = 50) -> ImageSet:
+    """The first images of each class: always the same ones."""
+    index = [(data.labels == label).nonzero()[:per_class, 0] for label in range(len(data.classes))]
+    return data[torch.cat(index)[:at_most]]
+
+
+def side_by_side(model: ImageClassifier, data: ImageSet, normalisation: Normalisation) -> Tensor:
+    """Each image beside what the classifier sees of it: uint8 (N, C, H, 2 W)."""
+    return torch.cat(
+        [
+            torch.cat((batch.images, normalisation.invert(warped)), 3).cpu()
+            for batch, warped, _ in predictions(model, data, normalisation)
+        ]
+    )
+
+
+def epoch_line(epoch: int, num_epoch: int, train: Metrics, validation: Metrics, speed: float) -> str:
+    return (
+        f"epoch {epoch}/{num_epoch}: train loss {train.loss:.4f}, accuracy {train.accuracy:.2%}; "
+        f"validation loss {validation.loss:.4f}, accuracy {validation.accuracy:.2%}; {speed:.0f} images/s"
+    )

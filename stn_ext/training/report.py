@@ -1,0 +1,109 @@
+"""What a test leaves behind: each image before and after, the figures, and a page to browse them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .errors import UserError
+from .files import make_directory, write_atomically
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A test's results: uint8 images (N, C, H, W), and for each its label, prediction and confidence (N,)."""
+
+    inputs: Tensor
+    outputs: Tensor
+    labels: Tensor
+    predictions: Tensor
+    confidences: Tensor  # the probability of the predicted class
+    classes: tuple[str, ...]
+
+    def confusion(self) -> Tensor:
+        """How often a label (row) was predicted as a class (column)."""
+        count = len(self.classes)
+        return torch.bincount(self.labels * count + self.predictions, minlength=count**2).view(count, count)
+
+
+def write(directory: Path, outcome: Outcome, metrics: dict, num_workers: int) -> None:
+    """Writes images/, metrics.json, predictions.csv and index.html, the page last.
+
+    ``metrics`` holds what is known of the run beside the outcome; it must be plain JSON.
+    """
+    _write_images(make_directory(directory / "images"), outcome, num_workers)
+    metrics = {**metrics, "classes": list(outcome.classes), "confusion": outcome.confusion().tolist()}
+    write_atomically(directory / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    write_atomically(directory / "predictions.csv", _csv(outcome))
+    write_atomically(directory / "index.html", _page(outcome, metrics))
+
+
+def image_name(index: int, kind: str) -> str:
+    """kind: "input" or "output"."""
+    return f"{index:05d}-{kind}.png"
+
+
+def _write_images(directory: Path, outcome: Outcome, num_workers: int) -> None:
+    from PIL import Image
+
+    def write_one(job: tuple[Path, Tensor]) -> None:
+        path, image = job
+        array = image.permute(1, 2, 0).contiguous().numpy()
+        Image.fromarray(array.squeeze(2) if array.shape[2] == 1 else array).save(path)
+
+    def jobs() -> Iterator[tuple[Path, Tensor]]:
+        for kind, images in (("input", outcome.inputs), ("output", outcome.outputs)):
+            for index, image in enumerate(images):
+                yield directory / image_name(index, kind), image
+
+    try:
+        for stale in directory.glob("*-*put.png"):
+            stale.unlink()
+        with ThreadPoolExecutor(max(1, num_workers)) as pool:
+            for _ in pool.map(write_one, jobs()):
+                pass
+    except OSError as error:
+        raise UserError(f"cannot write images to {directory}: {error.strerror}") from error
+
+
+def _csv(outcome: Outcome) -> str:
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["index", "label", "prediction", "confidence"])
+    for index, (label, prediction, confidence) in enumerate(_rows(outcome)):
+        rows.writerow([index, outcome.classes[label], outcome.classes[prediction], f"{confidence:.6f}"])
+    return text.getvalue()
+
+
+def _page(outcome: Outcome, metrics: dict) -> str:
+    import jinja2
+
+    loader = jinja2.FileSystemLoader(_TEMPLATES)
+    template = jinja2.Environment(
+        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True
+    ).get_template("index.html")
+    data = {
+        "classes": list(outcome.classes),
+        "confusion": metrics["confusion"],
+        "size": list(outcome.inputs.shape[2:]),
+        "rows": [
+            [label, prediction, round(confidence, 4)] for label, prediction, confidence in _rows(outcome)
+        ],
+    }
+    return template.render(metrics=metrics, data=data)
+
+
+def _rows(outcome: Outcome) -> Iterator[tuple[int, int, float]]:
+    return zip(
+        outcome.labels.tolist(), outcome.predictions.tolist(), outcome.confidences.tolist(), strict=True
+    )

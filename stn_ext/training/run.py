@@ -1,0 +1,128 @@
+"""All that training changes, and what a checkpoint therefore holds."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..models import ImageClassifier, create_model
+from . import config, engine
+from .data import ImageSet, find_background
+from .distributed import Process
+from .errors import UserError
+
+
+@dataclass(frozen=True)
+class About:
+    """What a network has to know of its data."""
+
+    shape: tuple[int, int, int]  # (C, H, W)
+    classes: tuple[str, ...]
+    background: tuple[int, ...]  # a uint8 value for each channel
+
+    @classmethod
+    def of(cls, training: ImageSet) -> About:
+        return cls(training.shape, training.classes, tuple(find_background(training.images)))
+
+    def check(self, images: ImageSet) -> None:
+        """Raises UserError where the images are others than those the network was made for."""
+        if images.shape != self.shape or images.classes != self.classes:
+            raise UserError(
+                f"the checkpoint is for images of shape {self.shape} in {len(self.classes)} classes, "
+                f"but the data has shape {images.shape} and {len(images.classes)} classes"
+                + ("" if images.classes == self.classes else " of other names")
+            )
+
+
+class Run:
+    """A network in training: weights, optimiser, learning rates, random numbers, epochs done."""
+
+    def __init__(self, args: Namespace, about: About, num_images: int, process: Process) -> None:
+        self.args, self.about, self.process = args, about, process
+        self.epoch = 0
+        torch.manual_seed(args.seed)
+        self.model = build(args.net, args.transformer, about).to(
+            process.device, memory_format=torch.channels_last
+        )
+        self.optimizer = engine.make_optimizer(self.model, args)
+        steps = engine.steps_per_epoch(num_images, args.batch_size)
+        self.scheduler = engine.make_scheduler(self.optimizer, args, steps)
+        self.order = torch.Generator().manual_seed(args.seed)  # the images' order: the same in each process
+        torch.manual_seed(args.seed + process.rank)  # dropout: different in each process
+
+    def state(self) -> dict:
+        """A checkpoint's content. Every process must call this, at the end of an epoch."""
+        device = self.process.device
+        random = {"cpu": torch.get_rng_state()}
+        if device.type == "cuda":
+            random["cuda"] = torch.cuda.get_rng_state(device)
+        return {
+            "epoch": self.epoch,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "random": {"order": self.order.get_state(), "processes": self.process.gather(random)},
+            "args": config.options(self.args),
+            "data": {
+                "shape": list(self.about.shape),
+                "classes": list(self.about.classes),
+                "background": list(self.about.background),
+            },
+        }
+
+    def restore(self, state: dict) -> None:
+        """Goes back to where :meth:`state` was called.
+
+        Raises:
+            UserError: a state that does not fit this network.
+        """
+        load_weights(self.model, state)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.order.set_state(state["random"]["order"])
+        self.epoch = state["epoch"]
+        processes = state["random"]["processes"]
+        if len(processes) == self.process.world:  # with another number of processes the draws differ anyway
+            random = processes[self.process.rank]
+            torch.set_rng_state(random["cpu"])
+            if self.process.device.type == "cuda" and "cuda" in random:
+                torch.cuda.set_rng_state(random["cuda"], self.process.device)
+
+
+def build(net: str, transformer: str, about: About) -> ImageClassifier:
+    """The network of --net and --transformer for this data."""
+    try:
+        return create_model(net, about.shape, len(about.classes), transformer=transformer == "on")
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def about_of(state: dict) -> About:
+    """What a checkpoint says of its data."""
+    return About(*(tuple(state["data"][name]) for name in ("shape", "classes", "background")))
+
+
+def rebuild(state: dict) -> ImageClassifier:
+    """The trained network, from a checkpoint alone."""
+    model = build(state["args"]["net"], state["args"]["transformer"], about_of(state))
+    load_weights(model, state)
+    return model.to(memory_format=torch.channels_last)
+
+
+def load_weights(model: ImageClassifier, state: dict) -> None:
+    try:
+        model.load_state_dict(state["model"])
+    except RuntimeError as error:
+        raise UserError("the checkpoint's weights are those of another architecture") from error
+
+
+def check_architecture(args: Namespace, state: dict, path: Path) -> None:
+    """Raises UserError where the command line asks for another network than the checkpoint's."""
+    for name in ("net", "transformer"):
+        asked, saved = getattr(args, name), state["args"][name]
+        implied = name == "transformer" and asked is not None
+        if (name in args.given or implied) and asked != saved:
+            raise UserError(f"{path} is of another architecture: --{name} {saved}, not {asked}")

@@ -1,0 +1,89 @@
+"""A whole test, from a checkpoint to a report."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+
+import torch
+
+from ..models import ImageClassifier
+from . import checkpoints, config, data, engine, report
+from .distributed import Process
+from .errors import UserError
+from .files import make_directory
+from .run import about_of, check_architecture, rebuild
+
+
+def test(args: Namespace, process: Process) -> None:
+    """Tests a trained network on the whole test set, and reports in [dir_result].
+
+    Raises:
+        UserError: a mistake in the options, the data or the checkpoint.
+    """
+    if process.world > 1:
+        raise UserError("--mode test runs in one process: start it without torchrun")
+    path = find_checkpoint(args)
+    state = checkpoints.load(path)
+    check_architecture(args, state, path)
+    about, model = about_of(state), rebuild(state).to(process.device)
+    test_set = data.load(
+        args.name_data,
+        args.dir_data,
+        train=False,
+        size=about.shape[1:],
+        channels=about.shape[0],
+        classes=about.classes,
+        limit=args.limit,
+        num_workers=args.num_workers,
+    )
+    about.check(test_set)
+    directory = make_directory(config.directory(args, "result"))
+
+    test_set = test_set.to(process.device)
+    normalisation = data.Normalisation(about.background, process.device)
+    metrics = engine.evaluate(model, test_set, normalisation, process)
+    figures = f"cross entropy {metrics.loss:.4f}, accuracy {metrics.accuracy:.2%}"
+    print(f"{path}: {len(test_set)} test images: {figures}", flush=True)
+    facts = {
+        "cross_entropy": metrics.loss,
+        "accuracy": metrics.accuracy,
+        "num_images": len(test_set),
+        "scope": args.scope,
+        "name_data": args.name_data,
+        "epoch": state["epoch"],
+        "checkpoint": str(path),
+        **{name: state["args"][name] for name in ("net", "transformer", "seed")},
+    }
+    report.write(directory, outcome_of(model, test_set, normalisation), facts, args.num_workers)
+    print(f"see {directory / 'index.html'}")
+
+
+def outcome_of(
+    model: ImageClassifier, images: data.ImageSet, normalisation: data.Normalisation
+) -> report.Outcome:
+    """What the network makes of each image."""
+    outputs, predicted, confidences = [], [], []
+    for _, warped, logits in engine.predictions(model, images, normalisation):
+        confidence, prediction = logits.softmax(1).max(1)
+        outputs.append(normalisation.invert(warped).cpu())
+        predicted.append(prediction.cpu())
+        confidences.append(confidence.cpu())
+    return report.Outcome(
+        inputs=images.images.cpu(),
+        outputs=torch.cat(outputs),
+        labels=images.labels.cpu(),
+        predictions=torch.cat(predicted),
+        confidences=torch.cat(confidences),
+        classes=images.classes,
+    )
+
+
+def find_checkpoint(args: Namespace) -> Path:
+    """The checkpoint of --epoch, or the latest."""
+    directory = config.directory(args, "checkpoint")
+    path = checkpoints.find(directory, args.epoch)
+    if path is None:
+        which = "checkpoint" if args.epoch is None else f"checkpoint of epoch {args.epoch}"
+        raise UserError(f"no {which} in {directory}: train first with --mode train --scope {args.scope}")
+    return path

@@ -1,0 +1,183 @@
+"""A whole training, from options to files."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from argparse import Namespace
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from . import checkpoints, config, data, engine
+from .distributed import Process
+from .errors import Interrupted, UserError
+from .files import make_directory, set_aside, write_atomically
+from .monitor import Bar, Board, epoch_line, examples, side_by_side
+from .run import About, Run, about_of, check_architecture
+
+
+def train(args: Namespace, process: Process) -> None:
+    """Trains a network, or goes on with one, as the options say.
+
+    Raises:
+        UserError: a mistake in the options, the data or the checkpoint.
+        Interrupted: Ctrl-C; the last whole epoch has been saved.
+    """
+    saved, training, validation, about = process.main_first(lambda: prepare(args, process))
+    if saved and saved["epoch"] >= args.num_epoch:
+        process.say(f"epoch {saved['epoch']} of {args.num_epoch} is done: raise --num_epoch to go on")
+        return
+    run = Run(args, about, len(training), process)
+    if saved:
+        run.restore(saved)
+    process.say(
+        f"{args.scope}: {args.net} on {len(training)} images of {args.name_data}, {describe(process)}"
+    )
+    saver = Saver(args, run.epoch)
+    board = Board(config.directory(args, "log"), run.epoch + 1) if process.is_main else None
+    try:
+        train_epochs(run, training, validation, saver, board)
+    except KeyboardInterrupt:
+        raise Interrupted(saver.finish()) from None
+    finally:
+        if board:
+            board.close()
+
+
+def train_epochs(
+    run: Run, training: data.ImageSet, validation: data.ImageSet, saver: Saver, board: Board | None
+) -> None:
+    """All the epochs that are left, with what is shown and saved between them."""
+    args, process = run.args, run.process
+    normalisation = data.Normalisation(run.about.background, process.device)
+    shown = examples(validation)
+    trained = distribute(run.model, process)
+    if board and run.epoch == 0:
+        board.images(0, side_by_side(run.model, shown, normalisation))
+    while run.epoch < args.num_epoch:
+        epoch = run.epoch + 1
+        rates = {f"learning rate/{group['name']}": group["lr"] for group in run.optimizer.param_groups}
+        order = engine.epoch_order(len(training), args.batch_size, run.order)
+        began = time.perf_counter()
+        with Bar(f"epoch {epoch}/{args.num_epoch}", len(training), process.is_main) as bar:
+            metrics = engine.train_epoch(
+                trained, run.optimizer, run.scheduler, training, normalisation, order, process, on_step=bar
+            )
+        speed = len(training) / (time.perf_counter() - began)
+        if not metrics.loss < float("inf"):
+            raise UserError(f"the loss became {metrics.loss} in epoch {epoch}: lower --lr_cls and --lr_stn")
+        process.share_buffers(run.model)
+        held_out = engine.evaluate(run.model, validation, normalisation, process)
+        if args.lr_policy == "plateau":
+            run.scheduler.step(held_out.loss)
+        run.epoch = epoch
+        state = run.state()
+        if board:
+            saver.epoch_done(state)
+            process.say(epoch_line(epoch, args.num_epoch, metrics, held_out, speed))
+            board.scalars(epoch, metrics, held_out, {"images per second": speed, **rates})
+            if epoch % args.num_freq_disp == 0 or epoch == args.num_epoch:
+                board.images(epoch, side_by_side(run.model, shown, normalisation))
+
+
+class Saver:
+    """Writes checkpoints, and keeps the last epoch's at hand for an interruption."""
+
+    def __init__(self, args: Namespace, epoch: int) -> None:
+        self.args, self.epoch_on_disk = args, epoch
+        self.last = (epoch, b"")  # the last whole epoch, and its checkpoint's content
+
+    def epoch_done(self, state: dict) -> None:
+        self.last = epoch, _ = state["epoch"], checkpoints.to_bytes(state)
+        if epoch % self.args.num_freq_save == 0 or epoch == self.args.num_epoch:
+            self.write()
+
+    def write(self) -> None:
+        epoch, content = self.last
+        write_atomically(checkpoints.path_of(config.directory(self.args, "checkpoint"), epoch), content)
+        self.epoch_on_disk = epoch
+
+    def finish(self) -> str:
+        """Saves the last whole epoch after an interruption; returns what to tell the user."""
+        epoch, _ = self.last
+        if epoch == 0:
+            return "interrupted before the end of the first epoch: nothing was saved"
+        if self.epoch_on_disk < epoch:
+            self.write()
+        where = [name for name in vars(self.args) if name in self.args.given and name in config.PLACES]
+        words = [word for name in where for word in (f"--{name}", getattr(self.args, name))]
+        command = shlex.join(["python", "main.py", "--mode", "train", *words, "--train_continue", "on"])
+        return f"interrupted: epoch {epoch} is saved; go on with: {command}"
+
+
+def find_checkpoint_to_continue(args: Namespace, process: Process) -> dict | None:
+    """The latest checkpoint, whose options are then in force; None where no epoch was ever finished."""
+    directory = config.directory(args, "checkpoint")
+    path = checkpoints.find(directory)
+    if path is None:
+        if args.transformer is None:
+            raise UserError(f"no checkpoint in {directory}: say --transformer on or off to start afresh")
+        process.say(f"no checkpoint in {directory}: starting with the first epoch")
+        return None
+    state = checkpoints.load(path)
+    check_architecture(args, state, path)
+    config.adopt(args, state["args"])
+    return state
+
+
+def prepare(args: Namespace, process: Process) -> tuple[dict | None, data.ImageSet, data.ImageSet, About]:
+    """(the checkpoint to continue or None, training and validation images, what is to be known of them)"""
+    saved = find_checkpoint_to_continue(args, process) if args.train_continue == "on" else None
+    about = about_of(saved) if saved else None
+    size, channels = (about.shape[1:], about.shape[0]) if about else (args.image_size, args.image_channels)
+    everything = data.load(
+        args.name_data,
+        args.dir_data,
+        train=True,
+        size=size,
+        channels=channels,
+        limit=args.limit,
+        num_workers=args.num_workers,
+    )
+    if about:
+        about.check(everything)
+    training, validation = data.split(everything)
+    about = about or About.of(training)
+    if process.is_main:
+        prepare_directories(args, about, process, fresh=not saved)
+    return saved, training.to(process.device), validation.to(process.device), about
+
+
+def prepare_directories(args: Namespace, about: About, process: Process, *, fresh: bool) -> None:
+    """Makes the directories, and writes arg.txt; a fresh run sets aside an earlier one's files."""
+    log = make_directory(config.directory(args, "log"))
+    directory = make_directory(config.directory(args, "checkpoint"))
+    if fresh:
+        set_aside(log, "events.out.tfevents.*")
+        if set_aside(directory, "model_epoch*.pth"):
+            print(f"an earlier run's checkpoints are now in {directory / 'previous'}", flush=True)
+    in_force = config.options(args) | {
+        "image_size": about.shape[1:],
+        "image_channels": about.shape[0],
+        "background": about.background,
+        "classes": about.classes,
+        "device": process.device,
+        "processes": process.world,
+    }
+    lines = [f"{name}: {config.show(value)}\n" for name, value in in_force.items()]
+    write_atomically(log / "arg.txt", "".join(lines))
+
+
+def distribute(model: nn.Module, process: Process) -> nn.Module:
+    """The model whose gradients are averaged over the processes; the model itself where there is but one."""
+    if process.world == 1:
+        return model
+    devices = [process.device] if process.device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=devices)
+
+
+def describe(process: Process) -> str:
+    device = "the CPU" if process.device.type == "cpu" else torch.cuda.get_device_name(process.device)
+    return f"on {device}" + (f" with {process.world} processes" if process.world > 1 else "")

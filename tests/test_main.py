@@ -1,0 +1,307 @@
+"""The command line on slices of the real MNIST: train, continue, test, and what each mistake gets."""
+
+import csv
+import json
+import shutil
+import signal
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from stn_ext.training import data
+from tests.command_line import directories, run, started, succeed
+
+SMALL = ["--net", "small", "--limit", "1200", "--batch_size", "32"]
+
+
+def train(root, *options):
+    return succeed("main.py", "--mode", "train", *directories(root), *options)
+
+
+def tensors(value, prefix=""):
+    """All tensors and numbers in a checkpoint, by name."""
+    if isinstance(value, (dict, list, tuple)):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        return {
+            name: leaf for key, inner in items for name, leaf in tensors(inner, f"{prefix}/{key}").items()
+        }
+    return {prefix: value}
+
+
+def assert_same_bits(one, other):
+    one, other = (tensors(torch.load(path, weights_only=True)) for path in (one, other))
+    assert one.keys() == other.keys()
+    assert any(name.startswith("/optimizer/state") for name in one)
+    for name, value in one.items():
+        if name.startswith("/args/dir_") or name == "/args/train_continue":
+            continue
+        same = torch.equal(value, other[name]) if isinstance(value, torch.Tensor) else value == other[name]
+        assert same, name
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Three epochs of the small network, never interrupted; (directory, what it printed)."""
+    root = tmp_path_factory.mktemp("trained")
+    return root, train(root, *SMALL, "--num_epoch", "3", "--lr_STN", "0.002", "--num_freq_save", "2")
+
+
+@pytest.fixture(scope="module")
+def tested(trained):
+    root, _ = trained
+    return root / "results/stn/mnist", succeed(
+        "main.py", "--mode", "test", "--limit", "50", *directories(root)
+    )
+
+
+def test_train_prints_a_line_an_epoch_where_there_is_no_terminal(trained):
+    lines = [line for line in trained[1].splitlines() if line.startswith("epoch ")]
+    assert [line.split(":")[0] for line in lines] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
+    assert "validation loss" in lines[0] and "images/s" in lines[0]
+    if not torch.cuda.is_available():
+        assert "no GPU found: using the CPU" in trained[1]
+
+
+def test_train_writes_checkpoints_every_so_many_epochs_and_the_last(trained):
+    names = sorted(path.name for path in (trained[0] / "checkpoints/stn/mnist").iterdir())
+    assert names == ["model_epoch00002.pth", "model_epoch00003.pth"]
+
+
+def test_train_writes_every_hyperparameter_in_force(trained):
+    text = (trained[0] / "log/stn/mnist/arg.txt").read_text()
+    args = dict(line.split(": ", 1) for line in text.splitlines())
+    assert args["lr_stn"] == "0.002" and args["net"] == "small" and args["batch_size"] == "32"
+    assert args["image_size"] == "28 28" and args["background"] == "0" and args["transformer"] == "on"
+    assert {"seed", "optim", "beta1", "weight_decay", "lr_policy", "lr_cls", "num_epoch"} <= args.keys()
+
+
+def test_train_writes_tensorboard_events(trained):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(trained[0] / "log/stn/mnist"), size_guidance={"images": 0, "scalars": 0})
+    events.Reload()
+    tags = events.Tags()
+    assert {
+        "loss/train", "loss/validation", "accuracy/train", "accuracy/validation",
+        "learning rate/stn", "learning rate/cls", "images per second",
+    } <= set(tags["scalars"])  # fmt: skip
+    assert [event.step for event in events.Scalars("loss/validation")] == [1, 2, 3]
+    shown = events.Images("input and warped")
+    assert [event.step for event in shown] == [0, 1, 2, 3]
+    # Pairs of 28 x 28 in rows of five, two of each digit.
+    assert (shown[0].width, shown[0].height) == (5 * (2 * 28 + 2) + 2, 4 * (28 + 2) + 2)
+
+
+def test_training_continued_after_kill_9_ends_with_the_same_bits(trained, tmp_path):
+    options = [*SMALL, "--num_epoch", "3", "--lr_stn", "0.002", *directories(tmp_path)]
+    first = tmp_path / "checkpoints/stn/mnist/model_epoch00001.pth"
+    with started("main.py", *options) as process:
+        while not first.exists():
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert process.returncode == -signal.SIGKILL and not first.with_name("model_epoch00003.pth").exists()
+    train(tmp_path, "--train_continue", "on", "--num_freq_save", "2")
+    last = "checkpoints/stn/mnist/model_epoch00003.pth"
+    saved = tensors(torch.load(tmp_path / last, weights_only=True))
+    assert saved["/args/num_freq_save"] == 2 and saved["/args/lr_stn"] == 0.002
+    assert_same_bits(tmp_path / last, trained[0] / last)
+    assert "epoch 3 of 3 is done: raise --num_epoch" in train(tmp_path, "--train_continue", "on")
+
+    # The other seed's run shows that equality means something.
+    train(tmp_path / "other", *SMALL, "--num_epoch", "1", "--seed", "1")
+    other = torch.load(tmp_path / "other/checkpoints/stn/mnist/model_epoch00001.pth", weights_only=True)
+    with pytest.raises(AssertionError):
+        torch.testing.assert_close(other["model"], torch.load(first, weights_only=True)["model"])
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_saves_the_last_epoch_and_says_how_to_go_on(tmp_path, how):
+    options = [*SMALL, "--num_epoch", "100000", "--num_freq_save", "100000", *directories(tmp_path)]
+    with started("main.py", *options) as process:
+        while not process.stdout.readline().startswith("epoch 1/"):
+            assert process.poll() is None, process.stderr.read()
+        process.send_signal(how)
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert len(errors.splitlines()) == 1, errors
+    epoch = int(errors.split("epoch ")[1].split()[0])
+    assert "go on with: python main.py" in errors
+    (path,) = (tmp_path / "checkpoints/stn/mnist").iterdir()
+    assert path.name == f"model_epoch{epoch:05d}.pth"
+    assert torch.load(path, weights_only=True)["epoch"] == epoch
+
+
+def test_continuing_where_nothing_was_saved_starts_with_the_first_epoch(tmp_path):
+    printed = train(tmp_path, *SMALL, "--num_epoch", "1", "--train_continue", "on")
+    assert "starting with the first epoch" in printed and "epoch 1/1" in printed
+
+
+def test_a_fresh_run_sets_an_earlier_one_aside(trained, tmp_path):
+    shutil.copytree(trained[0] / "checkpoints", tmp_path / "checkpoints")
+    printed = train(tmp_path, *SMALL, "--num_epoch", "1")
+    assert "previous" in printed
+    directory = tmp_path / "checkpoints/stn/mnist"
+    assert sorted(p.name for p in directory.glob("*.pth")) == ["model_epoch00001.pth"]
+    assert (directory / "previous/model_epoch00003.pth").exists()
+
+
+def test_test_prints_and_writes_the_figures(tested):
+    directory, printed = tested
+    metrics = json.loads((directory / "metrics.json").read_text())
+    assert metrics["num_images"] == 50 and metrics["epoch"] == 3
+    assert f"cross entropy {metrics['cross_entropy']:.4f}, accuracy {metrics['accuracy']:.2%}" in printed
+    with open(directory / "predictions.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    right = [row["label"] == row["prediction"] for row in rows]
+    assert metrics["accuracy"] == pytest.approx(sum(right) / 50)
+    assert sum(map(sum, metrics["confusion"])) == 50
+    assert sum(metrics["confusion"][i][i] for i in range(10)) == sum(right)
+
+
+def test_test_writes_what_went_in_and_what_the_classifier_saw(tested, trained):
+    directory = tested[0] / "images"
+    assert len(list(directory.iterdir())) == 100
+    images = data.load("mnist", trained[0], train=False, limit=50).images
+    read = [np.asarray(Image.open(directory / f"{index:05d}-input.png")) for index in range(50)]
+    assert torch.equal(torch.from_numpy(np.stack(read))[:, None], images)
+    output = np.asarray(Image.open(directory / "00049-output.png"))
+    assert output.shape == (28, 28) and output.dtype == np.uint8
+    assert not np.array_equal(output, read[49])  # the transformer has learned to move it
+    assert np.corrcoef(output.flatten(), read[49].flatten())[0, 1] > 0.5
+
+
+def test_test_takes_the_asked_epoch_and_names_with_four_digits(trained, tmp_path):
+    shutil.copytree(trained[0] / "checkpoints", tmp_path / "checkpoints")
+    directory = tmp_path / "checkpoints/stn/mnist"
+    (directory / "model_epoch00002.pth").rename(directory / "model_epoch0002.pth")
+    printed = succeed("main.py", "--mode", "test", "--epoch", "2", "--limit", "20", *directories(tmp_path))
+    assert "model_epoch0002.pth" in printed
+    assert json.loads((tmp_path / "results/stn/mnist/metrics.json").read_text())["epoch"] == 2
+
+
+def test_the_control_and_a_scope_of_ones_own(tmp_path):
+    train(tmp_path, *SMALL, "--num_epoch", "1", "--scope", "cls", "--optim", "sgd", "--lr_policy", "plateau")
+    succeed("main.py", "--mode", "test", "--scope", "cls", "--limit", "5", *directories(tmp_path))
+    images = tmp_path / "results/cls/mnist/images"
+    assert (images / "00003-input.png").read_bytes() == (images / "00003-output.png").read_bytes()
+    train(
+        tmp_path, *SMALL, "--num_epoch", "1", "--scope", "mine", "--transformer", "off", "--lr_policy", "step"
+    )
+    succeed("main.py", "--mode", "test", "--scope", "mine", "--limit", "5", *directories(tmp_path))
+    assert json.loads((tmp_path / "results/mine/mnist/metrics.json").read_text())["transformer"] == "off"
+
+
+def test_the_default_network_trains_on_colour_pictures_of_ones_own(tmp_path):
+    generator = np.random.default_rng(0)
+    for part, count in (("train", 20), ("test", 4)):
+        for name, channel in (("red", 0), ("green", 1), ("blue", 2)):
+            folder = tmp_path / "datasets" / part / name
+            folder.mkdir(parents=True)
+            for index in range(count):
+                pixels = generator.integers(0, 80, (24, 32, 3), dtype=np.uint8)
+                pixels[6:18, 8:24, channel] = 250
+                Image.fromarray(pixels).save(folder / f"{index}.png")
+    options = ["--name_data", "imagefolder", *directories(tmp_path)]
+    succeed("main.py", "--num_epoch", "2", "--batch_size", "16", "--image_size", "16", "20", *options)
+    args = (tmp_path / "log/stn/imagefolder/arg.txt").read_text()
+    assert "image_size: 16 20" in args and "image_channels: 3" in args and "classes: blue green red" in args
+    succeed("main.py", "--mode", "test", *options)
+    assert Image.open(tmp_path / "results/stn/imagefolder/images/00000-output.png").size == (20, 16)
+
+
+# --- mistakes: one line on stderr, exit code 2 ---
+
+
+def assert_mistake(message, *options):
+    done = run("main.py", *options)
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.splitlines()) == 1 and message in done.stderr, done.stderr
+
+
+def test_mistake_no_checkpoint(tmp_path):
+    assert_mistake("error: no checkpoint in", "--mode", "test", *directories(tmp_path))
+
+
+def test_mistake_no_checkpoint_of_that_epoch(trained):
+    assert_mistake("no checkpoint of epoch 7 in", "--mode", "test", "--epoch", "7", *directories(trained[0]))
+
+
+@pytest.mark.parametrize("mode", [["--mode", "test"], ["--train_continue", "on"]])
+@pytest.mark.parametrize("damage", ["truncated", "empty", "foreign"])
+def test_mistake_a_damaged_checkpoint(trained, tmp_path, damage, mode):
+    path = tmp_path / "checkpoints/stn/mnist/model_epoch00003.pth"
+    shutil.copytree(trained[0] / "checkpoints", tmp_path / "checkpoints")
+    if damage == "foreign":
+        torch.save({"epoch": 3, "model": {}}, path)
+    else:
+        path.write_bytes(path.read_bytes()[: 20000 if damage == "truncated" else 0])
+    expected = "is not a checkpoint of this program" if damage == "foreign" else "is no readable checkpoint"
+    assert_mistake(f"{path} {expected}", *mode, *directories(tmp_path))
+
+
+@pytest.mark.parametrize("mode", [["--mode", "test"], ["--train_continue", "on"]])
+def test_mistake_a_checkpoint_of_another_architecture(trained, tmp_path, mode):
+    assert_mistake(
+        "is of another architecture: --net small, not cnn", *mode, "--net", "cnn", *directories(trained[0])
+    )
+    shutil.copytree(trained[0] / "checkpoints/stn", tmp_path / "checkpoints/cls")
+    message = "is of another architecture: --transformer on, not off"
+    assert_mistake(message, *mode, "--scope", "cls", *directories(tmp_path))
+
+
+def test_mistake_a_checkpoint_whose_weights_do_not_fit(trained, tmp_path):
+    shutil.copytree(trained[0] / "checkpoints", tmp_path / "checkpoints")
+    path = tmp_path / "checkpoints/stn/mnist/model_epoch00003.pth"
+    state = torch.load(path, weights_only=True)
+    state["model"].popitem()
+    torch.save(state, path)
+    assert_mistake("weights are those of another architecture", "--mode", "test", *directories(tmp_path))
+
+
+def test_mistake_a_checkpoint_for_other_images(trained, tmp_path):
+    shutil.copytree(trained[0] / "checkpoints/stn/mnist", tmp_path / "checkpoints/stn/imagefolder")
+    folder = tmp_path / "datasets/test/cat"
+    folder.mkdir(parents=True)
+    Image.new("L", (28, 28)).save(folder / "1.png")
+    assert_mistake(
+        "knows no class 'cat'", "--mode", "test", "--name_data", "imagefolder", *directories(tmp_path)
+    )
+
+
+def test_mistake_a_bad_idx_file(tmp_path):
+    raw = tmp_path / "datasets/MNIST/raw"
+    raw.mkdir(parents=True)
+    (raw / "train-images-idx3-ubyte").write_bytes(b"nonsense")
+    (raw / "train-labels-idx1-ubyte").write_bytes(b"nonsense")
+    assert_mistake("train-images-idx3-ubyte: expected an IDX file", *directories(tmp_path))
+
+
+def test_mistake_a_gpu_that_is_not_there():
+    assert_mistake("there is no GPU 99", "--gpu_ids", "99")
+
+
+def test_mistake_unknown_data():
+    assert_mistake("mnist", "--name_data", "cifar")
+
+
+def test_mistake_too_small_images(trained):
+    assert_mistake("expected at least 10 training images", "--limit", "5", *directories(trained[0] / "none"))
+
+
+@pytest.mark.parametrize(
+    "mode, option", [("train", "--dir_log"), ("train", "--dir_checkpoint"), ("test", "--dir_result")]
+)
+def test_mistake_a_directory_that_cannot_be_written(trained, tmp_path, mode, option):
+    (tmp_path / "file").write_text("")
+    where = directories(trained[0] if mode == "test" else tmp_path)
+    assert_mistake("cannot write to the directory", "--mode", mode, *where, option, tmp_path / "file/below")
+
+
+def test_mistake_a_learning_rate_that_blows_up(tmp_path):
+    options = [*SMALL, "--lr_cls", "1e30", "--optim", "sgd", "--lr_warmup", "0"]
+    assert_mistake("lower --lr_cls and --lr_stn", *options, *directories(tmp_path))

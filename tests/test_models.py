@@ -1,0 +1,70 @@
+"""The networks: any images, and a control that is the same but for the transformer."""
+
+import pytest
+import torch
+
+from stn_ext.models import NETS, create_model
+
+
+@pytest.mark.parametrize("transformer", [True, False])
+@pytest.mark.parametrize("shape, num_classes", [((1, 28, 28), 10), ((3, 37, 52), 4), ((1, 42, 42), 19)])
+@pytest.mark.parametrize("net", NETS)
+def test_takes_images_of_any_shape(net, shape, num_classes, transformer):
+    model = create_model(net, shape, num_classes, transformer=transformer)
+    x = torch.rand(2, *shape)
+    assert model(x).shape == (2, num_classes)
+    assert model.warp(x).shape == x.shape
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_the_classifier_is_the_same_with_and_without_a_transformer(net):
+    models = []
+    for transformer in (True, False):
+        torch.manual_seed(3)
+        models.append(create_model(net, (1, 28, 28), 10, transformer=transformer))
+    with_transformer, without = models
+    assert str(with_transformer.classifier) == str(without.classifier)
+    for name, value in without.classifier.state_dict().items():
+        assert torch.equal(with_transformer.classifier.state_dict()[name], value), name
+    assert without.transformer is None and with_transformer.transformer is not None
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_the_untrained_transformer_changes_nothing(net):
+    torch.manual_seed(0)
+    model = create_model(net, (1, 28, 28), 10, transformer=True).eval()
+    x = torch.rand(4, 1, 28, 28)
+    torch.testing.assert_close(model(x), model.classifier(x), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_the_same_seed_gives_the_same_weights(net):
+    def weights(seed):
+        torch.manual_seed(seed)
+        return torch.cat(
+            [p.flatten() for p in create_model(net, (1, 28, 28), 10, transformer=True).parameters()]
+        )
+
+    assert torch.equal(weights(1), weights(1))
+    assert not torch.equal(weights(1), weights(2))
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_gradients_reach_every_weight_after_the_first_step(net):
+    """The localisation network's last layer starts with zero weights: those before it move a step later."""
+    torch.manual_seed(0)
+    model = create_model(net, (1, 28, 28), 10, transformer=True)
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    for _ in range(2):
+        optimizer.zero_grad()
+        model(torch.rand(8, 1, 28, 28)).logsumexp(1).square().sum().backward()
+        optimizer.step()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad.abs().max() > 0, name
+
+
+def test_too_small_images_and_unknown_nets_are_refused():
+    with pytest.raises(ValueError, match="images of 12 x 40 are too small for the net 'small'"):
+        create_model("small", (1, 12, 40), 10, transformer=True)
+    with pytest.raises(ValueError, match="unknown net 'big': expected one of small, cnn"):
+        create_model("big", (1, 28, 28), 10, transformer=True)

@@ -1,0 +1,141 @@
+"""Two processes on the CPU do what one does, and one of them writes."""
+
+import json
+import os
+import signal
+import sys
+from argparse import Namespace
+
+import pytest
+import torch
+from torch import nn
+
+from stn_ext.models import ImageClassifier
+from stn_ext.training import distributed, engine
+from stn_ext.training.data import Normalisation
+from stn_ext.training.distributed import Process, choose_devices
+from stn_ext.training.errors import UserError
+from stn_ext.training.train import distribute
+from tests.command_line import directories, run, started, succeed
+
+CPU = torch.device("cpu")
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+OPTIONS = ["--gpu_ids", "-1", "--net", "small", "--limit", "603", "--batch_size", "64"]
+
+
+def train_linear(args: Namespace, process: Process) -> None:
+    """Two epochs of a linear network; the main process saves it."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model = ImageClassifier(nn.Sequential(nn.Flatten(), nn.Linear(144, 3)))
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    trained = distribute(model, process)
+    generator = torch.Generator().manual_seed(0)
+    figures = []
+    for _ in range(2):
+        order = engine.epoch_order(len(args.data), 10, generator)
+        train = engine.train_epoch(trained, optimizer, None, args.data, Normalisation([0]), order, process)
+        held_out = engine.evaluate(model, args.data, Normalisation([0]), process)
+        figures.append([train.loss, train.accuracy, held_out.loss, held_out.accuracy])
+    if process.is_main:
+        torch.save({"model": model.state_dict(), "figures": figures}, args.path)
+
+
+def test_processes_with_uneven_shares_take_the_steps_of_one(squares, tmp_path):
+    """103 images in batches of 9 or 10: shares of 4 or 5."""
+    train_linear(Namespace(data=squares, path=tmp_path / "one"), Process(CPU))
+    distributed._spawn(train_linear, Namespace(data=squares, path=tmp_path / "many"), [CPU] * 2)
+    one, many = torch.load(tmp_path / "one"), torch.load(tmp_path / "many")
+    # The sums are the same but for their order.
+    torch.testing.assert_close(many, one, rtol=1e-4, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    root = tmp_path_factory.mktemp("torchrun")
+    return root, succeed("main.py", *OPTIONS, "--num_epoch", "2", *directories(root), prefix=TORCHRUN)
+
+
+def test_torchrun_trains_with_one_writer(trained):
+    root, printed = trained
+    lines = [line.split(":")[0] for line in printed.splitlines() if line.startswith("epoch")]
+    assert lines == ["epoch 1/2", "epoch 2/2"]
+    assert "with 2 processes" in printed
+    names = sorted(path.name for path in (root / "checkpoints/stn/mnist").iterdir())
+    assert names == ["model_epoch00001.pth", "model_epoch00002.pth"]
+    assert len(list((root / "log/stn/mnist").glob("events.out.tfevents.*"))) == 1
+
+
+def test_its_checkpoint_serves_one_process(trained):
+    root, _ = trained
+    succeed("main.py", "--mode", "test", "--limit", "20", *directories(root))
+    assert json.loads((root / "results/stn/mnist/metrics.json").read_text())["num_images"] == 20
+
+
+def test_two_processes_continue_with_the_same_bits(trained, tmp_path):
+    root, _ = trained
+    where = directories(tmp_path)
+    last = tmp_path / "checkpoints/stn/mnist/model_epoch00002.pth"
+    last.parent.mkdir(parents=True)
+    first = root / "checkpoints/stn/mnist/model_epoch00001.pth"
+    (last.parent / first.name).write_bytes(first.read_bytes())
+    succeed("main.py", "--train_continue", "on", "--gpu_ids", "-1", *where, prefix=TORCHRUN)
+    one = torch.load(root / "checkpoints/stn/mnist/model_epoch00002.pth", weights_only=True)["model"]
+    other = torch.load(last, weights_only=True)["model"]
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_mistake_is_told_once(tmp_path):
+    done = run("main.py", *OPTIONS, "--limit", "5", *directories(tmp_path), prefix=TORCHRUN)
+    assert done.returncode != 0
+    assert done.stderr.count("error: expected at least 10 training images") == 1
+
+
+def test_ctrl_c_saves_the_last_epoch_of_spawned_processes(tmp_path):
+    """As with --gpu_ids 0,1, on two CPU processes: the terminal interrupts the whole group at once."""
+    options = [*OPTIONS, "--num_epoch", "100000", "--num_freq_save", "100000", *directories(tmp_path)]
+    program = f"""
+import sys, torch
+from stn_ext.training import config, distributed, errors, train
+if __name__ == "__main__":
+    args = config.parse({options!r})
+    sys.exit(errors.guarded(lambda: distributed._spawn(train.train, args, [torch.device("cpu")] * 2)))
+"""
+    script = tmp_path / "program.py"
+    script.write_text(program)
+    with started(script, start_new_session=True) as process:
+        while not process.stdout.readline().startswith("epoch 1/"):
+            assert process.poll() is None, process.stderr.read()
+        os.killpg(process.pid, signal.SIGINT)
+        errors = process.communicate(timeout=120)[1]
+    assert process.returncode == 130, errors
+    assert errors.count("go on with: python main.py") == 1 and "Traceback" not in errors
+    (path,) = (tmp_path / "checkpoints/stn/mnist").iterdir()
+    assert torch.load(path, weights_only=True)["epoch"] == int(path.stem[-5:])
+
+
+# --- choice of devices ---
+
+
+def gpus(monkeypatch, count):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+
+
+def test_the_cpu_where_there_is_no_gpu(monkeypatch):
+    gpus(monkeypatch, 0)
+    assert choose_devices(None) == choose_devices([-1]) == [CPU]
+    assert choose_devices(None, processes=2) == [CPU, CPU]
+    with pytest.raises(UserError, match="there is no GPU 0: PyTorch sees no GPU"):
+        choose_devices([0])
+
+
+def test_the_asked_gpus(monkeypatch):
+    gpus(monkeypatch, 4)
+    assert [d.index for d in choose_devices(None)] == [0]
+    assert [d.index for d in choose_devices(None, processes=3)] == [0, 1, 2]
+    assert [d.index for d in choose_devices([3, 1])] == [3, 1]
+    assert choose_devices([-1]) == [CPU]
+    with pytest.raises(UserError, match="there is no GPU 4, 5: PyTorch sees GPUs 0 to 3"):
+        choose_devices([3, 4, 5])
+    with pytest.raises(UserError, match="3 processes need as many GPUs, but got 2"):
+        choose_devices([0, 1], processes=3)
