@@ -13,8 +13,7 @@ namespace STN_LEVEL {
 
 constexpr int kBlock = kWalk;
 
-// ---- coordinates
-// -------------------------------------------------------------------------------------------
+// ---- coordinates ----
 
 template <class T>
 constexpr int padded(int count) {
@@ -102,8 +101,7 @@ STN_INLINE void for_coordinates(const Segment<T>& sx, const Segment<T>& sy, int 
   }
 }
 
-// ---- taps
-// --------------------------------------------------------------------------------------------------
+// ---- taps ----
 
 // A block's pixels: the upper left of each one's four taps, and its weights and their derivatives along x and
 // y.
@@ -111,7 +109,7 @@ template <class T>
 struct Block {
   int count;
   bool inside;   // every tap exists: d is (-1, 1), and no tap is to be left out
-  int64_t base;  // taps are counted from this element of the plane
+  int64_t base;  // taps are counted from this pixel
   alignas(64) int32_t tap[kBlock];
   alignas(64) T wx0[kBlock], wx1[kBlock], wy0[kBlock], wy1[kBlock];
   alignas(64) T dx0[kBlock], dx1[kBlock], dy0[kBlock], dy1[kBlock];
@@ -122,19 +120,20 @@ template <class T>
 struct Geometry {
   const Problem<T>& p;
   Axis<T> x, y;
+  int64_t row;  // pixels from a row of the input to the next, where it is read
 
-  STN_INLINE Geometry(const Problem<T>& problem, int64_t n)
-      : p(problem), x(problem, n, 0), y(problem, n, 1) {}
+  STN_INLINE Geometry(const Problem<T>& problem, int64_t n, int64_t row_pixels)
+      : p(problem), x(problem, n, 0), y(problem, n, 1), row(row_pixels) {}
 };
 
 // All taps exist: the weights are the fractions.
 template <class T>
 STN_INLINE void fill_inside(const Geometry<T>& g, const Segment<T>& sx, const Segment<T>& sy, Block<T>* b) {
   const Stepper<T> step_x(sx), step_y(sy);
-  const IndexVec<T> row_stride = IndexVec<T>{} + static_cast<int32_t>(g.p.input.row);
+  const IndexVec<T> row_stride = IndexVec<T>{} + static_cast<int32_t>(g.row);
   Vec<T> number = lane_numbers<T>();
   b->inside = true;
-  b->base = static_cast<int64_t>(step_y.base) * g.p.input.row + static_cast<int64_t>(step_x.base);
+  b->base = static_cast<int64_t>(step_y.base) * g.row + static_cast<int64_t>(step_x.base);
   for (int k = 0; k < b->count; k += Simd<T>::lanes, number += Simd<T>::lanes) {
     Vec<T> x, y, fx, fy;
     step_x.at(number, &x, &fx);
@@ -153,10 +152,10 @@ STN_INLINE void fill_any(const Geometry<T>& g, const Segment<T>& sx, const Segme
   const Vec<T> zero{};
   const Vec<T> width = zero + static_cast<T>(g.x.length), stored_width = zero + static_cast<T>(g.x.stored);
   const Vec<T> height = zero + static_cast<T>(g.y.length), stored_height = zero + static_cast<T>(g.y.stored);
-  const IndexVec<T> row_stride = IndexVec<T>{} + static_cast<int32_t>(g.p.input.row);
+  const IndexVec<T> row_stride = IndexVec<T>{} + static_cast<int32_t>(g.row);
   b->inside = false;
   b->base = 0;
-  const auto put = [&](int k, Vec<T> x, Vec<T> fx, Vec<T> y, Vec<T> fy) __attribute__((always_inline)) {
+  const auto put = [&](int k, Vec<T> x, Vec<T> fx, Vec<T> y, Vec<T> fy) STN_LAMBDA {
     const auto tx = axis_taps<padding>(x, fx, width, stored_width, align_corners);
     const auto ty = axis_taps<padding>(y, fy, height, stored_height, align_corners);
     store(b->tap + k, to_index<T>(ty.tap) * row_stride + to_index<T>(tx.tap));
@@ -229,8 +228,7 @@ STN_INLINE Taps<T> load_taps(const T* upper, const T* lower, const Block<T>& b, 
           keep_lanes(y1 & x1, l.right)};
 }
 
-// ---- sample
-// ------------------------------------------------------------------------------------------------
+// ---- sample ----
 
 // Writes the block's pixels of `channels` channels, as whole vectors.
 template <bool inside, int channels, class T>
@@ -273,7 +271,7 @@ STN_INLINE void sample_channels(const Problem<T>& p, const Block<T>& b, const T*
 
 template <class T>
 void sample(const Problem<T>& p, int64_t n, int64_t begin, int64_t end) {
-  const Geometry<T> g(p, n);
+  const Geometry<T> g(p, n, p.input.row);
   const T* image = p.input.data + n * p.input.batch;
   T* output = p.output.data + n * p.output.batch;
   const int64_t width = p.frame.out_width, stop = end * width;
@@ -298,8 +296,7 @@ void sample(const Problem<T>& p, int64_t n, int64_t begin, int64_t end) {
   }
 }
 
-// ---- moments
-// -----------------------------------------------------------------------------------------------
+// ---- moments ----
 
 // sum over channels of grad * tap, for each tap of each pixel of a block.
 template <class T>
@@ -373,29 +370,20 @@ STN_INLINE void reduce_products(const Block<T>& b, const TapProducts<T>& s, T* s
   sum_lanes_of_four<T>(total, sums);
 }
 
-template <class T>
-void moments(const Problem<T>& p, int64_t n, int64_t begin, int64_t end, double* out) {
-  const Geometry<T> g(p, n);
-  const T* image = p.input.data + n * p.input.batch;
-  const T* grad = p.grad.data + n * p.grad.batch;
-  const int64_t width = p.frame.out_width;
+// The moments of rows [begin, end): f(block, i, j, sums) reduces the block that starts at output pixel (i,
+// j).
+template <class T, class F>
+STN_INLINE void for_moments(const Geometry<T>& g, int64_t begin, int64_t end, double* out, const F& f) {
+  const AxisMap& m = g.x.map;
   Block<T> b;
-  TapProducts<T> s;
   for (int k = 0; k < kMoments; ++k) out[k] = 0;
   for (int64_t i = begin; i < end; ++i) {
-    const double v = static_cast<double>(i) - g.x.map.centre_i;
-    for (int64_t j = 0; j < width; j += kBlock) {
+    const double v = static_cast<double>(i) - m.centre_i;
+    for (int64_t j = 0; j < g.p.frame.out_width; j += kBlock) {
       if (!fill_block<true>(g, i, j, &b)) continue;
-      const int64_t at = i * width + j, room = p.frame.out_height * width - at;
       T sums[4];
-      if (b.inside) {
-        sum_products<true>(p, b, image, grad + at, room, &s);
-        reduce_products<true>(b, s, sums);
-      } else {
-        sum_products<false>(p, b, image, grad + at, room, &s);
-        reduce_products<false>(b, s, sums);
-      }
-      const double u = static_cast<double>(j) - g.x.map.centre_j;
+      f(b, i, j, sums);
+      const double u = static_cast<double>(j) - m.centre_j;
       for (int axis = 0; axis < 2; ++axis) {
         const double total = sums[2 * axis], numbered = sums[2 * axis + 1];
         out[3 * axis] += numbered + u * total;
@@ -406,17 +394,35 @@ void moments(const Problem<T>& p, int64_t n, int64_t begin, int64_t end, double*
   }
 }
 
-// ---- adjoint
-// -----------------------------------------------------------------------------------------------
-//
-// An output pixel adds to four neighbouring input pixels. Adding to each in memory is slow; so the four
-// products go, as one vector, into the cell of scratch that the pixels' upper left one names, and each input
-// pixel then collects from the four cells that it belongs to. A tile's cells are those whose pixels touch it,
-// with a ring around them that takes what falls outside.
+template <class T>
+void moments(const Problem<T>& p, int64_t n, int64_t begin, int64_t end, double* out) {
+  const Geometry<T> g(p, n, p.input.row);
+  const T* image = p.input.data + n * p.input.batch;
+  const T* grad = p.grad.data + n * p.grad.batch;
+  const int64_t width = p.frame.out_width;
+  TapProducts<T> s;
+  for_moments(g, begin, end, out, [&](const Block<T>& b, int64_t i, int64_t j, T* sums) STN_LAMBDA {
+    const int64_t at = i * width + j, room = p.frame.out_height * width - at;
+    if (b.inside) {
+      sum_products<true>(p, b, image, grad + at, room, &s);
+      reduce_products<true>(b, s, sums);
+    } else {
+      sum_products<false>(p, b, image, grad + at, room, &s);
+      reduce_products<false>(b, s, sums);
+    }
+  });
+}
 
+// ---- adjoint ----
+//
+// By tiles of the input: for each, the output pixels that touch it, in order, are located among its cells. A
+// cell stands for a place between four pixels, its upper left one naming it; those that touch the tile make
+// it up, and a ring around them takes what falls outside.
+
+// What output pixels add to a tile.
 template <class T>
 struct Deposits {
-  alignas(64) int32_t cell[kBlock];  // the first of its four elements
+  alignas(64) int32_t cell[kBlock];
   alignas(64) T weight[4 * kBlock];  // a pixel's four weights side by side
 };
 
@@ -431,19 +437,15 @@ struct Bounds {
 };
 
 template <class T>
-struct TileCells {
+struct TileFrame {
   const Tile& tile;
-  T* cells;
-  int64_t pitch, plane;  // elements in a row, and in a channel
+  int64_t pitch;  // cells in a row
 
-  STN_INLINE TileCells(const Tile& t, T* scratch)
-      : tile(t), cells(scratch), pitch(4 * (t.width + 3)), plane(pitch * (t.height + 3)) {}
+  STN_INLINE explicit TileFrame(const Tile& t) : tile(t), pitch(t.width + 3) {}
+  STN_INLINE int64_t rows() const { return tile.height + 3; }
 
-  STN_INLINE void clear(int channels) const {
-    __builtin_memset(cells, 0, sizeof(T) * static_cast<size_t>(channels * plane));
-  }
-
-  // The cell of coordinates below `whole`, along an axis where the tile has `count` pixels from `first` on.
+  // The cell of coordinates by their whole part, along an axis where the tile has `count` pixels from
+  // `first`.
   static STN_INLINE Vec<T> along(Vec<T> whole, int64_t first, int64_t count) {
     const Vec<T> last = Vec<T>{} + static_cast<T>(count + 2);
     Vec<T> cell = whole - static_cast<T>(first - 2);
@@ -457,42 +459,20 @@ struct TileCells {
     const Vec<T> width = Vec<T>{} + static_cast<T>(g.x.length),
                  height = Vec<T>{} + static_cast<T>(g.y.length);
     const IndexVec<T> row_pitch = IndexVec<T>{} + static_cast<int32_t>(pitch);
-    const auto put = [&](int k, Vec<T> whole_x, Vec<T> frac_x, Vec<T> whole_y,
-                         Vec<T> frac_y) __attribute__((always_inline)) {
+    const auto put = [&](int k, Vec<T> whole_x, Vec<T> frac_x, Vec<T> whole_y, Vec<T> frac_y) STN_LAMBDA {
       const auto x = fold<padding>(whole_x, frac_x, width, align_corners);
       const auto y = fold<padding>(whole_y, frac_y, height, align_corners);
       // A coordinate that is not a number has no taps: off to the ring.
       const auto number = (x.frac == x.frac) & (y.frac == y.frac);
       const Vec<T> column = along(x.whole, tile.left, tile.width),
                    row = along(y.whole, tile.top, tile.height);
-      store(d->cell + k, to_index<T>(keep_lanes(number, row)) * row_pitch + to_index<T>(column) * 4);
+      store(d->cell + k, to_index<T>(keep_lanes(number, row)) * row_pitch + to_index<T>(column));
       const Vec<T> fx = keep_lanes(number, x.frac), fy = keep_lanes(number, y.frac);
       const Vec<T> ex = 1 - fx, ey = 1 - fy;
       store_interleaved<T>(d->weight + 4 * k, ey * ex, ey * fx, fy * ex, fy * fx);
     };
     const Segment<T> sx(g.x, i, j, padded<T>(count)), sy(g.y, i, j, padded<T>(count));
     for_coordinates<padding>(sx, sy, count, align_corners, put);
-  }
-
-  template <int channels>
-  STN_INLINE void add(const Deposits<T>& d, const T* grad, int64_t grad_channel, int count) const {
-    typedef typename Quad<T>::V V;
-    for (int k = 0; k < count; ++k) {
-      const V weight = load<V>(d.weight + 4 * k);
-      T* cell = cells + d.cell[k];
-#pragma GCC unroll 4
-      for (int c = 0; c < channels; ++c) {
-        store(cell + c * plane, load<V>(cell + c * plane) + grad[c * grad_channel + k] * weight);
-      }
-    }
-  }
-
-  // Each pixel from the four cells that it is a part of.
-  STN_INLINE void collect(int channel, T* out, int64_t out_row) const {
-    for (int64_t y = 0; y < tile.height; ++y) {
-      const T* here = cells + channel * plane + (y + 2) * pitch + 8;
-      collect_row<T>(here, here - pitch, out + y * out_row, tile.width);
-    }
   }
 };
 
@@ -537,61 +517,104 @@ STN_INLINE Span rows_touching(const AxisMap& x, const AxisMap& y, Bounds bx, Bou
   return sound ? narrow({0, height}, low + x.centre_i - 1, high + x.centre_i + 1) : Span{0, height};
 }
 
-template <Padding padding, int channels, class T>
-STN_INLINE bool scatter(const Geometry<T>& g, const TileCells<T>& cells, const T* grad) {
-  const Problem<T>& p = g.p;
-  const Frame& f = p.frame;
-  const Tile& tile = cells.tile;
+template <Padding padding, class T, class F>
+STN_INLINE void for_deposits(const Geometry<T>& g, const TileFrame<T>& t, const F& f) {
+  const Frame& frame = g.p.frame;
   const AxisMap &mx = g.x.map, &my = g.y.map;
   const double sum = (mx.x + mx.y + mx.one) + (my.x + my.y + my.one);
   // Reflection may bring any pixel here, and of an infinite map nothing can be told.
   const bool all = padding == Padding::reflection || sum - sum != 0;
-  const Bounds bx = touching(tile.left, tile.width, f.width, padding);
-  const Bounds by = touching(tile.top, tile.height, f.height, padding);
-  const Span rows = all ? Span{0, f.out_height} : rows_touching(mx, my, bx, by, f.out_height);
+  const Bounds bx = touching(t.tile.left, t.tile.width, frame.width, padding);
+  const Bounds by = touching(t.tile.top, t.tile.height, frame.height, padding);
+  const Span rows = all ? Span{0, frame.out_height} : rows_touching(mx, my, bx, by, frame.out_height);
   Deposits<T> d;
-  bool any = false;
   for (int64_t i = rows.begin; i < rows.end; ++i) {
-    Span span{0, f.out_width};
+    Span span{0, frame.out_width};
     if (!all) {
       span = where(mx.x, mx.row(i), mx.centre_j, bx, span);
       span = where(my.x, my.row(i), my.centre_j, by, span);
     }
     for (int64_t j = span.begin; j < span.end; j += kBlock) {
       const int count = static_cast<int>(span.end - j < kBlock ? span.end - j : kBlock);
-      if (!any) cells.clear(channels);
-      any = true;
-      cells.template locate<padding>(g, i, j, count, &d);
-      cells.template add<channels>(d, grad + i * p.grad.row + j, p.grad.channel, count);
+      t.template locate<padding>(g, i, j, count, &d);
+      f(d, i, j, count);
     }
   }
-  return any;
 }
+
+// f(deposits, i, j, count): `count` output pixels from (i, j) on may touch the tile.
+template <class T, class F>
+STN_INLINE void for_deposits(const Geometry<T>& g, const TileFrame<T>& t, const F& f) {
+  if (g.p.padding == Padding::zeros) {
+    for_deposits<Padding::zeros>(g, t, f);
+  } else if (g.p.padding == Padding::border) {
+    for_deposits<Padding::border>(g, t, f);
+  } else {
+    for_deposits<Padding::reflection>(g, t, f);
+  }
+}
+
+// To add to four pixels in memory is slow; so the four products go, as one vector, into their cell, and each
+// pixel then collects from the four cells that it belongs to.
+template <int channels, class T>
+struct QuadCells : TileFrame<T> {
+  T* cells;
+  int64_t plane;  // elements of a channel
+
+  STN_INLINE QuadCells(const Tile& t, T* scratch) : TileFrame<T>(t), cells(scratch) {
+    plane = 4 * this->pitch * this->rows();
+  }
+
+  STN_INLINE void clear() const {
+    __builtin_memset(cells, 0, sizeof(T) * static_cast<size_t>(channels * plane));
+  }
+
+  STN_INLINE void add(const Deposits<T>& d, const T* grad, int64_t grad_channel, int64_t grad_pixel,
+                      int count) const {
+    typedef typename Quad<T>::V V;
+    for (int k = 0; k < count; ++k) {
+      const V weight = load<V>(d.weight + 4 * k);
+      T* cell = cells + 4 * static_cast<int64_t>(d.cell[k]);
+#pragma GCC unroll 4
+      for (int c = 0; c < channels; ++c) {
+        store(cell + c * plane, load<V>(cell + c * plane) + grad[c * grad_channel + k * grad_pixel] * weight);
+      }
+    }
+  }
+
+  STN_INLINE void collect(const Images<T>& to, T* out) const {
+    for (int c = 0; c < channels; ++c) {
+      for (int64_t y = 0; y < this->tile.height; ++y) {
+        const T* here = cells + c * plane + 4 * ((y + 2) * this->pitch + 2);
+        T* row = out + c * to.channel + y * to.row;
+        if (to.pixel == 1) {
+          collect_row<T>(here, here - 4 * this->pitch, row, this->tile.width);
+          continue;
+        }
+        T spare[kTile];
+        collect_row<T>(here, here - 4 * this->pitch, spare, this->tile.width);
+        for (int64_t x = 0; x < this->tile.width; ++x) row[x * to.pixel] = spare[x];
+      }
+    }
+  }
+};
 
 template <int channels, class T>
 void adjoint_channels(const Problem<T>& p, int64_t n, int64_t c, const Tile& tile, T* scratch) {
-  const Geometry<T> g(p, n);
-  const TileCells<T> cells(tile, scratch);
+  const Geometry<T> g(p, n, 0);
+  const QuadCells<channels, T> cells(tile, scratch);
   const T* grad = p.grad.data + n * p.grad.batch + c * p.grad.channel;
-  T* out = p.grad_input.data + n * p.grad_input.batch + c * p.grad_input.channel +
-           tile.top * p.grad_input.row + tile.left;
-  const bool any = p.padding == Padding::zeros    ? scatter<Padding::zeros, channels>(g, cells, grad)
-                   : p.padding == Padding::border ? scatter<Padding::border, channels>(g, cells, grad)
-                                                  : scatter<Padding::reflection, channels>(g, cells, grad);
-  for (int k = 0; k < channels; ++k, out += p.grad_input.channel) {
-    if (any) {
-      cells.collect(k, out, p.grad_input.row);
-      continue;
-    }
-    for (int64_t y = 0; y < tile.height; ++y) {
-      __builtin_memset(out + y * p.grad_input.row, 0, sizeof(T) * static_cast<size_t>(tile.width));
-    }
-  }
+  cells.clear();
+  for_deposits(g, cells, [&](const Deposits<T>& d, int64_t i, int64_t j, int count) STN_LAMBDA {
+    cells.add(d, grad + i * p.grad.row + j * p.grad.pixel, p.grad.channel, p.grad.pixel, count);
+  });
+  const Images<T>& to = p.grad_input;
+  cells.collect(to, to.data + n * to.batch + c * to.channel + tile.top * to.row + tile.left * to.pixel);
 }
 
 template <class T>
 void adjoint(const Problem<T>& p, int64_t n, int64_t c, int64_t channels, const Tile& tile, T* scratch) {
-  static_assert(kAdjointChannels == 4, "one case each");
+  static_assert(kQuadChannels == 4, "one case each");
   switch (channels) {
     case 1:
       return adjoint_channels<1>(p, n, c, tile, scratch);
@@ -602,12 +625,6 @@ void adjoint(const Problem<T>& p, int64_t n, int64_t c, int64_t channels, const 
     default:
       return adjoint_channels<4>(p, n, c, tile, scratch);
   }
-}
-
-inline constexpr Level level(const char* name) {
-  return {name,
-          {sample<float>, moments<float>, adjoint<float>},
-          {sample<double>, moments<double>, adjoint<double>}};
 }
 
 }  // namespace STN_LEVEL

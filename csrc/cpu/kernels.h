@@ -15,22 +15,39 @@ struct Tile {
 };
 constexpr int64_t kTile = 64;  // pixels at most, either way
 
-constexpr int64_t kAdjointChannels = 4;
+constexpr int64_t kQuadChannels = 4;  // channels that adjoint takes together
 
+// The primitives, in the forms that suit a problem; affine.cpp chooses.
 template <class T>
 struct Kernels {
+  int64_t group;  // channels in a vector
+
+  // Planes of pixels that lie side by side.
   // output of rows [begin, end) of image n.
   void (*sample)(const Problem<T>&, int64_t n, int64_t begin, int64_t end);
   // The moments of rows [begin, end) of image n, over all channels.
   void (*moments)(const Problem<T>&, int64_t n, int64_t begin, int64_t end, double* sums);
-  // grad_input of one tile of up to kAdjointChannels channels from c on, of image n. scratch: kTileScratch
-  // values.
+  // grad_input of one tile of up to kQuadChannels channels from c on, of image n; any layout.
+  // scratch: kQuadScratch values.
   void (*adjoint)(const Problem<T>&, int64_t n, int64_t c, int64_t channels, const Tile&, T* scratch);
+
+  // Pixels with their channels side by side. zeros: as many as there are channels.
+  void (*sample_channels_last)(const Problem<T>&, int64_t n, int64_t begin, int64_t end, const T* zeros);
+  void (*moments_channels_last)(const Problem<T>&, int64_t n, int64_t begin, int64_t end, const T* zeros,
+                                double* sums);
+
+  // A group of up to a vector of channels from c on, whose planes are packed first. scratch: `group` values
+  // for each pixel of the stored input.
+  void (*sample_group)(const Problem<T>&, int64_t n, int64_t c, int64_t channels, T* scratch);
+  void (*moments_group)(const Problem<T>&, int64_t n, int64_t c, int64_t channels, T* scratch, double* sums);
+  // Any layout. scratch: `group` values for each of kTileCells.
+  void (*adjoint_group)(const Problem<T>&, int64_t n, int64_t c, int64_t channels, const Tile&, T* scratch);
 };
 
-// Values of scratch that adjoint needs: four for each cell of a tile and of the ring around it, and what a
-// vector may read behind them.
-constexpr int64_t kTileScratch = kAdjointChannels * 4 * (kTile + 3) * (kTile + 3) + 16;
+// With the ring, and what the ring's last cell adds to below it and to its right.
+constexpr int64_t kTileCells = (kTile + 3) * (kTile + 4) + 1;
+// Four values a cell, and what a vector may read behind them.
+constexpr int64_t kQuadScratch = kQuadChannels * 4 * kTileCells + 16;
 
 struct Level {
   const char* name;

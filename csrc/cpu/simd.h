@@ -7,6 +7,9 @@
 
 #include "../sampling.h"
 
+// After a lambda's parameters.
+#define STN_LAMBDA __attribute__((always_inline))
+
 namespace stn::cpu {
 namespace STN_LEVEL {
 
@@ -134,6 +137,18 @@ STN_INLINE void store_interleaved(T* out, Vec<T> a, Vec<T> b, Vec<T> c, Vec<T> d
   }
 }
 
+// Rows to columns: a vector's lanes of as many vectors.
+template <class T>
+STN_INLINE void transpose(Vec<T>* v) {
+  constexpr int lanes = Simd<T>::lanes;
+  alignas(64) T rows[lanes][lanes], columns[lanes][lanes];
+  for (int k = 0; k < lanes; ++k) store(rows[k], v[k]);
+  for (int k = 0; k < lanes; ++k) {
+    for (int lane = 0; lane < lanes; ++lane) columns[k][lane] = rows[lane][k];
+  }
+  for (int k = 0; k < lanes; ++k) v[k] = load<Vec<T>>(columns[k]);
+}
+
 // out[x] = here[4 x] + here[4 x - 3] + above[4 x + 2] + above[4 x - 1]: see the adjoint.
 template <class T>
 STN_INLINE void collect_row(const T* here, const T* above, T* out, int64_t width) {
@@ -159,6 +174,25 @@ STN_INLINE void store_interleaved<float>(float* out, Vec<float> a, Vec<float> b,
   store(out + 8, _mm256_permute2f128_ps(q2, q3, 0x20));
   store(out + 16, _mm256_permute2f128_ps(q0, q1, 0x31));
   store(out + 24, _mm256_permute2f128_ps(q2, q3, 0x31));
+}
+
+template <>
+STN_INLINE void transpose<float>(Vec<float>* v) {
+  __m256 pair[8], four[8];
+  for (int k = 0; k < 8; k += 2) {
+    pair[k] = _mm256_unpacklo_ps(v[k], v[k + 1]);
+    pair[k + 1] = _mm256_unpackhi_ps(v[k], v[k + 1]);
+  }
+  for (int k = 0; k < 8; k += 4) {
+    four[k] = _mm256_shuffle_ps(pair[k], pair[k + 2], 0x44);
+    four[k + 1] = _mm256_shuffle_ps(pair[k], pair[k + 2], 0xEE);
+    four[k + 2] = _mm256_shuffle_ps(pair[k + 1], pair[k + 3], 0x44);
+    four[k + 3] = _mm256_shuffle_ps(pair[k + 1], pair[k + 3], 0xEE);
+  }
+  for (int k = 0; k < 4; ++k) {
+    v[k] = _mm256_permute2f128_ps(four[k], four[k + 4], 0x20);
+    v[k + 4] = _mm256_permute2f128_ps(four[k], four[k + 4], 0x31);
+  }
 }
 
 // Both of a pixel's elements of a row lie at the ends of four that are loaded together; eight pixels at a

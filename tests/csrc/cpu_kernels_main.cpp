@@ -1,5 +1,7 @@
 // Runs every CPU kernel over many problems in buffers of exactly the right size, for AddressSanitizer to
 // watch: random and hostile maps, sizes from one pixel up. Prints a line for each level.
+#include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <initializer_list>
@@ -42,6 +44,53 @@ struct Buffer {
   T* get() { return data.get(); }
 };
 
+template <class T, class F>
+void for_tiles(const stn::Problem<T>& p, const F& f) {
+  constexpr int64_t size = stn::cpu::kTile;
+  for (int64_t top = 0; top < p.frame.height; top += size) {
+    for (int64_t left = 0; left < p.frame.width; left += size) {
+      f(Tile{top, left, std::min(size, p.frame.height - top), std::min(size, p.frame.width - left)});
+    }
+  }
+}
+
+// The kernels that take an image's rows.
+template <class T>
+void run_rows(const Kernels<T>& kernels, const stn::Problem<T>& p, int64_t n, bool channels_last) {
+  const std::vector<T> zeros(static_cast<size_t>(p.channels));
+  for (int64_t begin = 0; begin < p.frame.out_height; begin += 7) {
+    const int64_t end = std::min(begin + 7, p.frame.out_height);
+    double sums[stn::kMoments];
+    if (channels_last) {
+      kernels.sample_channels_last(p, n, begin, end, zeros.data());
+      kernels.moments_channels_last(p, n, begin, end, zeros.data(), sums);
+    } else {
+      kernels.sample(p, n, begin, end);
+      kernels.moments(p, n, begin, end, sums);
+    }
+  }
+}
+
+// The kernels that take groups of channels, and tiles.
+template <class T>
+void run_groups(const Kernels<T>& kernels, const stn::Problem<T>& p, int64_t n, bool channels_last) {
+  Buffer<T> packed(kernels.group * p.stored_height * p.stored_width, false);
+  Buffer<T> cells(kernels.group * stn::cpu::kTileCells, false), quads(stn::cpu::kQuadScratch, false);
+  for (int64_t c = 0; c < p.channels; c += kernels.group) {
+    const int64_t channels = std::min(kernels.group, p.channels - c);
+    double sums[stn::kMoments];
+    if (!channels_last) {
+      kernels.sample_group(p, n, c, channels, packed.get());
+      kernels.moments_group(p, n, c, channels, packed.get(), sums);
+    }
+    for_tiles(p, [&](const Tile& tile) { kernels.adjoint_group(p, n, c, channels, tile, cells.get()); });
+  }
+  for (int64_t c = 0; c < p.channels; c += stn::cpu::kQuadChannels) {
+    const int64_t channels = std::min(stn::cpu::kQuadChannels, p.channels - c);
+    for_tiles(p, [&](const Tile& tile) { kernels.adjoint(p, n, c, channels, tile, quads.get()); });
+  }
+}
+
 template <class T>
 void run_once(const Kernels<T>& kernels) {
   stn::Problem<T> p{};
@@ -58,38 +107,33 @@ void run_once(const Kernels<T>& kernels) {
   p.theta = theta.data();
   p.theta_is_double = true;
 
+  p.channels = integer(0, 3) == 0 ? integer(7, 20) : p.channels;
   const int64_t stored = p.stored_height * p.stored_width, in = p.frame.height * p.frame.width;
   const int64_t out = p.frame.out_height * p.frame.out_width, planes = p.batches * p.channels;
   Buffer<T> input(planes * stored, true), grad(planes * out, true), output(planes * out, false);
   Buffer<T> grad_input(planes * in, false);
-  Buffer<T> scratch(stn::cpu::kTileScratch, false);
-  p.input = {input.get(), p.channels * stored, stored, p.stored_width, 1};
-  p.output = {output.get(), p.channels * out, out, p.frame.out_width, 1};
-  p.grad = {grad.get(), p.channels * out, out, p.frame.out_width, 1};
-  p.grad_input = {grad_input.get(), p.channels * in, in, p.frame.width, 1};
-
-  for (int64_t n = 0; n < p.batches; ++n) {
-    for (int64_t begin = 0; begin < p.frame.out_height; begin += 7) {
-      const int64_t end = begin + 7 < p.frame.out_height ? begin + 7 : p.frame.out_height;
-      double sums[stn::kMoments];
-      kernels.sample(p, n, begin, end);
-      kernels.moments(p, n, begin, end, sums);
-    }
-    for (int64_t c = 0; c < p.channels; c += stn::cpu::kAdjointChannels) {
-      const int64_t channels = std::min(stn::cpu::kAdjointChannels, p.channels - c);
-      for (int64_t top = 0; top < p.frame.height; top += stn::cpu::kTile) {
-        for (int64_t left = 0; left < p.frame.width; left += stn::cpu::kTile) {
-          const Tile tile{top, left, std::min(stn::cpu::kTile, p.frame.height - top),
-                          std::min(stn::cpu::kTile, p.frame.width - left)};
-          kernels.adjoint(p, n, c, channels, tile, scratch.get());
-        }
-      }
+  const auto images = [&](T* data, int64_t height, int64_t width, bool last) -> stn::Images<T> {
+    const int64_t c = p.channels, pixels = height * width;
+    return last ? stn::Images<T>{data, c * pixels, 1, width * c, c}
+                : stn::Images<T>{data, c * pixels, pixels, width, 1};
+  };
+  for (bool last : {false, true}) {
+    const auto constant = [](stn::Images<T> i) {
+      return stn::Images<const T>{i.data, i.batch, i.channel, i.row, i.pixel};
+    };
+    p.input = constant(images(input.get(), p.stored_height, p.stored_width, last));
+    p.grad = constant(images(grad.get(), p.frame.out_height, p.frame.out_width, last));
+    p.output = images(output.get(), p.frame.out_height, p.frame.out_width, last);
+    p.grad_input = images(grad_input.get(), p.frame.height, p.frame.width, last);
+    for (int64_t n = 0; n < p.batches; ++n) {
+      run_rows(kernels, p, n, last);
+      run_groups(kernels, p, n, last);
     }
   }
 }
 
 void run(const stn::cpu::Level& level) {
-  for (int k = 0; k < 1500; ++k) {
+  for (int k = 0; k < 250; ++k) {
     run_once(level.f32);
     run_once(level.f64);
   }
