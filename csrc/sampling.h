@@ -189,12 +189,13 @@ struct AxisTaps {
   V tap, w0, w1, d0, d1;
 };
 
-// The taps around a coordinate in an image of `stored` >= 2 pixels along the axis (one pixel is stored with a
-// zero beside it). Outside pixels are zero: the pair moves inside and the weights follow.
+// The taps around a coordinate. The pair is the outermost one at most: tap <= highest, two less than the pixels
+// stored (one pixel is stored with a zero beside it). Outside pixels are zero: the pair moves inside and the
+// weights follow.
 template <Padding padding, class V>
-STN_INLINE AxisTaps<V> axis_taps(V whole, V frac, V length, V stored, bool align_corners) {
+STN_INLINE AxisTaps<V> axis_taps(V whole, V frac, V length, V highest, bool align_corners) {
   const Coordinate<V> c = fold<padding>(whole, frac, length, align_corners);
-  const V zero{}, highest = stored - 2;
+  const V zero{};
   V tap = c.whole < highest ? c.whole : highest;
   tap = tap > zero ? tap : zero;
   const V shift = c.whole - tap, rest = 1 - c.frac;

@@ -20,20 +20,29 @@ constexpr int padded(int count) {
   return (count + Simd<T>::lanes - 1) / Simd<T>::lanes * Simd<T>::lanes;
 }
 
-// One axis of the input, and the coordinates along it of output pixels.
+// One axis of the input, and the coordinates along it of all output pixels. What every vector of pixels needs
+// lies in memory as vectors.
 template <class T>
 struct Axis {
   AxisMap map;
-  int64_t length, stored;  // pixels, and as stored: at least 2
-  T head, rest;            // of the slope along an output row; see Walk
+  int64_t length;
+  double last;                                  // pixel
+  Vec<T> head, rest, vector_length, highest;  // Walk's, and axis_taps'
+  bool exact;                                   // no coordinate is beyond kExactCoordinate, or NaN
 
   STN_INLINE Axis(const Problem<T>& p, int64_t n, int axis)
-      : map(axis_map(p, n, axis)),
-        length(axis == 0 ? p.frame.width : p.frame.height),
-        stored(axis == 0 ? p.stored_width : p.stored_height) {
+      : map(axis_map(p, n, axis)), length(axis == 0 ? p.frame.width : p.frame.height) {
+    const int64_t stored = axis == 0 ? p.stored_width : p.stored_height;
     const Walk<T> walk(0, map.x);
-    head = walk.head;
-    rest = walk.rest;
+    last = static_cast<double>(length - 1);
+    head = Vec<T>{} + walk.head;
+    rest = Vec<T>{} + walk.rest;
+    vector_length = Vec<T>{} + static_cast<T>(length);
+    highest = Vec<T>{} + static_cast<T>(stored - 2);
+    // Of pixels behind a row's end too, which fill up its last vector.
+    const double reach =
+        __builtin_fabs(map.x) * (map.centre_j + Simd<T>::lanes) + __builtin_fabs(map.y) * map.centre_i;
+    exact = __builtin_fabs(map.one) + reach <= kExactCoordinate;
   }
 };
 
@@ -59,29 +68,26 @@ struct Segment {
 // The coordinates of a segment, a vector at a time. base is a whole number; whole is counted from it.
 template <class T>
 struct Stepper {
+  const Axis<T>& axis;
   double base;
-  Vec<T> origin, head, rest;
+  Vec<T> origin;
 
-  STN_INLINE explicit Stepper(const Segment<T>& s) : base(__builtin_floor(s.begin)) {
+  STN_INLINE explicit Stepper(const Segment<T>& s) : axis(s.axis), base(__builtin_floor(s.begin)) {
     origin = Vec<T>{} + static_cast<T>(s.begin - base);
-    head = Vec<T>{} + s.axis.head;
-    rest = Vec<T>{} + s.axis.rest;
   }
 
   STN_INLINE void at(Vec<T> number, Vec<T>* whole, Vec<T>* frac) const {
-    step(number, head, rest, origin, whole, frac);
+    step(number, axis.head, axis.rest, origin, whole, frac);
   }
 };
 
-// f(k, x whole, x frac, y whole, y frac) for each vector of a block's pixels, from pixel k on; whatever they
-// are.
+// f(k, x whole, x frac, y whole, y frac) for each vector of a block's pixels, from pixel k on; whatever they are.
 template <Padding padding, class T, class F>
 STN_INLINE void for_coordinates(const Segment<T>& sx, const Segment<T>& sy, int count, bool align_corners,
                                 const F& f) {
-  if (sx.within(-kExactCoordinate, kExactCoordinate) && sy.within(-kExactCoordinate, kExactCoordinate)) {
+  if (sx.axis.exact && sy.axis.exact) {
     const Stepper<T> step_x(sx), step_y(sy);
-    const Vec<T> base_x = Vec<T>{} + static_cast<T>(step_x.base),
-                 base_y = Vec<T>{} + static_cast<T>(step_y.base);
+    const Vec<T> base_x = Vec<T>{} + static_cast<T>(step_x.base), base_y = Vec<T>{} + static_cast<T>(step_y.base);
     Vec<T> number = lane_numbers<T>();
     for (int k = 0; k < count; k += Simd<T>::lanes, number += Simd<T>::lanes) {
       Vec<T> x, y, fx, fy;
@@ -149,15 +155,12 @@ STN_INLINE void fill_inside(const Geometry<T>& g, const Segment<T>& sx, const Se
 template <Padding padding, bool derivatives, class T>
 STN_INLINE void fill_any(const Geometry<T>& g, const Segment<T>& sx, const Segment<T>& sy, Block<T>* b) {
   const bool align_corners = g.p.frame.align_corners;
-  const Vec<T> zero{};
-  const Vec<T> width = zero + static_cast<T>(g.x.length), stored_width = zero + static_cast<T>(g.x.stored);
-  const Vec<T> height = zero + static_cast<T>(g.y.length), stored_height = zero + static_cast<T>(g.y.stored);
   const IndexVec<T> row_stride = IndexVec<T>{} + static_cast<int32_t>(g.row);
   b->inside = false;
   b->base = 0;
   const auto put = [&](int k, Vec<T> x, Vec<T> fx, Vec<T> y, Vec<T> fy) STN_LAMBDA {
-    const auto tx = axis_taps<padding>(x, fx, width, stored_width, align_corners);
-    const auto ty = axis_taps<padding>(y, fy, height, stored_height, align_corners);
+    const auto tx = axis_taps<padding>(x, fx, g.x.vector_length, g.x.highest, align_corners);
+    const auto ty = axis_taps<padding>(y, fy, g.y.vector_length, g.y.highest, align_corners);
     store(b->tap + k, to_index<T>(ty.tap) * row_stride + to_index<T>(tx.tap));
     store(b->wx0 + k, tx.w0);
     store(b->wx1 + k, tx.w1);
@@ -184,8 +187,7 @@ STN_INLINE bool fill_block(const Geometry<T>& g, int64_t i, int64_t j, Block<T>*
   b->count = static_cast<int>(left < kBlock ? left : kBlock);
   const int whole = padded<T>(b->count);
   const Segment<T> sx(g.x, i, j, whole), sy(g.y, i, j, whole);
-  const double last_x = static_cast<double>(g.x.length - 1), last_y = static_cast<double>(g.y.length - 1);
-  if (sx.within(kMargin, last_x - kMargin) && sy.within(kMargin, last_y - kMargin)) {
+  if (sx.within(kMargin, g.x.last - kMargin) && sy.within(kMargin, g.y.last - kMargin)) {
     fill_inside(g, sx, sy, b);
     return true;
   }
@@ -193,7 +195,7 @@ STN_INLINE bool fill_block(const Geometry<T>& g, int64_t i, int64_t j, Block<T>*
     // A pixel is NaN if either coordinate is, even where the other is outside.
     const bool nan = sx.begin != sx.begin || sy.begin != sy.begin;
     if (!nan &&
-        (sx.outside(-1 - kMargin, last_x + 1 + kMargin) || sy.outside(-1 - kMargin, last_y + 1 + kMargin))) {
+        (sx.outside(-1 - kMargin, g.x.last + 1 + kMargin) || sy.outside(-1 - kMargin, g.y.last + 1 + kMargin))) {
       return false;
     }
     fill_any<Padding::zeros, derivatives>(g, sx, sy, b);
@@ -456,12 +458,10 @@ struct TileFrame {
   template <Padding padding>
   STN_INLINE void locate(const Geometry<T>& g, int64_t i, int64_t j, int count, Deposits<T>* d) const {
     const bool align_corners = g.p.frame.align_corners;
-    const Vec<T> width = Vec<T>{} + static_cast<T>(g.x.length),
-                 height = Vec<T>{} + static_cast<T>(g.y.length);
     const IndexVec<T> row_pitch = IndexVec<T>{} + static_cast<int32_t>(pitch);
     const auto put = [&](int k, Vec<T> whole_x, Vec<T> frac_x, Vec<T> whole_y, Vec<T> frac_y) STN_LAMBDA {
-      const auto x = fold<padding>(whole_x, frac_x, width, align_corners);
-      const auto y = fold<padding>(whole_y, frac_y, height, align_corners);
+      const auto x = fold<padding>(whole_x, frac_x, g.x.vector_length, align_corners);
+      const auto y = fold<padding>(whole_y, frac_y, g.y.vector_length, align_corners);
       // A coordinate that is not a number has no taps: off to the ring.
       const auto number = (x.frac == x.frac) & (y.frac == y.frac);
       const Vec<T> column = along(x.whole, tile.left, tile.width),

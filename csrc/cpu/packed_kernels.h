@@ -27,11 +27,17 @@ struct PackedBlock {
 template <class T>
 STN_INLINE void pack_row(const T* planes, int64_t channel, int64_t channels, int64_t count, T* out) {
   constexpr int lanes = Simd<T>::lanes;
-  for (int64_t x = 0; x < count; x += lanes) {
-    Vec<T> v[lanes] = {};
-    for (int64_t c = 0; c < channels; ++c) v[c] = load_some<Vec<T>>(planes + c * channel + x, count - x);
-    transpose<T>(v);
-    for (int k = 0; k < lanes && x + k < count; ++k) store(out + (x + k) * lanes, v[k]);
+  int64_t x = 0;
+  if (channels == lanes) {
+    for (; x + lanes <= count; x += lanes) {
+      Vec<T> v[lanes];
+      for (int c = 0; c < lanes; ++c) v[c] = load<Vec<T>>(planes + c * channel + x);
+      transpose<T>(v);
+      for (int k = 0; k < lanes; ++k) store(out + (x + k) * lanes, v[k]);
+    }
+  }
+  for (; x < count; ++x) {
+    for (int64_t c = 0; c < lanes; ++c) out[x * lanes + c] = c < channels ? planes[c * channel + x] : T(0);
   }
 }
 
@@ -40,11 +46,17 @@ template <class T>
 STN_INLINE void unpack_block(const PackedBlock<T>& b, int64_t channel, int64_t channels, int count,
                              T* planes) {
   constexpr int lanes = Simd<T>::lanes;
-  for (int x = 0; x < count; x += lanes) {
-    Vec<T> v[lanes];
-    for (int k = 0; k < lanes; ++k) v[k] = load<Vec<T>>(b.value + (x + k) * lanes);
-    transpose<T>(v);
-    for (int64_t c = 0; c < channels; ++c) store_some(planes + c * channel + x, v[c], count - x);
+  int x = 0;
+  if (channels == lanes) {
+    for (; x + lanes <= count; x += lanes) {
+      Vec<T> v[lanes];
+      for (int k = 0; k < lanes; ++k) v[k] = load<Vec<T>>(b.value + (x + k) * lanes);
+      transpose<T>(v);
+      for (int c = 0; c < lanes; ++c) store(planes + c * channel + x, v[c]);
+    }
+  }
+  for (; x < count; ++x) {
+    for (int64_t c = 0; c < channels; ++c) planes[c * channel + x] = b.value[x * lanes + c];
   }
 }
 
@@ -61,57 +73,59 @@ STN_INLINE Packed<T> pack_image(const Problem<T>& p, int64_t n, int64_t c, int64
 
 // ---- taps ----
 
+// Which of a block's taps take part: all of a pixel's, or by a bit each.
+constexpr int32_t kAllTaps = 15;
+
+template <bool derivatives, class T>
+STN_INLINE void find_used(const Block<T>& b, int32_t* use) {
+  for (int k = 0; k < b.count; k += Simd<T>::lanes) {
+    const auto x0 = used<derivatives>(b.wx0, b.dx0, k), x1 = used<derivatives>(b.wx1, b.dx1, k);
+    const auto y0 = used<derivatives>(b.wy0, b.dy0, k), y1 = used<derivatives>(b.wy1, b.dy1, k);
+    store(use + k, __builtin_convertvector((y0 & x0 & 1) | (y0 & x1 & 2) | (y1 & x0 & 4) | (y1 & x1 & 8), IndexVec<T>));
+  }
+}
+
 // A pixel's four taps, for all channels. Those that take no part are read from a place that holds zeros.
 template <class T>
 struct TapPointers {
   const T* at[4];
 
-  template <bool inside, bool derivatives>
-  static STN_INLINE TapPointers of(const Packed<T>& image, const Block<T>& b, int k, const T* zeros) {
+  STN_INLINE TapPointers(const Packed<T>& image, const Block<T>& b, int k, int32_t use, const T* zeros) {
     const T* upper = image.data + (b.base + b.tap[k]) * image.pixel;
-    TapPointers t{{upper, upper + image.pixel, upper + image.row, upper + image.row + image.pixel}};
-    if (inside) return t;
-    const bool x0 = b.wx0[k] != 0 || (derivatives && b.dx0[k] != 0),
-               x1 = b.wx1[k] != 0 || (derivatives && b.dx1[k] != 0);
-    const bool y0 = b.wy0[k] != 0 || (derivatives && b.dy0[k] != 0),
-               y1 = b.wy1[k] != 0 || (derivatives && b.dy1[k] != 0);
-    if (!(y0 && x0)) t.at[0] = zeros;
-    if (!(y0 && x1)) t.at[1] = zeros;
-    if (!(y1 && x0)) t.at[2] = zeros;
-    if (!(y1 && x1)) t.at[3] = zeros;
-    return t;
+    at[0] = upper;
+    at[1] = upper + image.pixel;
+    at[2] = upper + image.row;
+    at[3] = upper + image.row + image.pixel;
+    if (use == kAllTaps) return;
+    for (int q = 0; q < 4; ++q) at[q] = use >> q & 1 ? at[q] : zeros;
   }
 };
 
 // ---- sample ----
 
 // `channels` channels of a block, to out + k * out_pixel for pixel k.
-template <bool inside, class T>
-STN_INLINE void sample_packed(const Packed<T>& image, const Block<T>& b, int64_t channels, const T* zeros,
-                              T* out, int64_t out_pixel) {
+template <class T>
+STN_INLINE void sample_packed(const Packed<T>& image, const Block<T>& b, int64_t channels, const T* zeros, T* out,
+                              int64_t out_pixel) {
   constexpr int lanes = Simd<T>::lanes;
+  alignas(64) int32_t use[kBlock];
+  alignas(64) T weight[4 * kBlock];
+  if (!b.inside) find_used<false>(b, use);
+  for (int k = 0; k < b.count; k += lanes) {
+    const auto wx0 = load<Vec<T>>(b.wx0 + k), wx1 = load<Vec<T>>(b.wx1 + k);
+    const auto wy0 = load<Vec<T>>(b.wy0 + k), wy1 = load<Vec<T>>(b.wy1 + k);
+    store_interleaved<T>(weight + 4 * k, wy0 * wx0, wy0 * wx1, wy1 * wx0, wy1 * wx1);
+  }
   for (int k = 0; k < b.count; ++k) {
-    const auto t = TapPointers<T>::template of<inside, false>(image, b, k, zeros);
-    const T w00 = b.wy0[k] * b.wx0[k], w01 = b.wy0[k] * b.wx1[k];
-    const T w10 = b.wy1[k] * b.wx0[k], w11 = b.wy1[k] * b.wx1[k];
+    const TapPointers<T> t(image, b, k, b.inside ? kAllTaps : use[k], zeros);
+    const T *w = weight + 4 * k, *p0 = t.at[0], *p1 = t.at[1], *p2 = t.at[2], *p3 = t.at[3];
     T* o = out + k * out_pixel;
     int64_t c = 0;
     for (; c + lanes <= channels; c += lanes) {
-      store(o + c, w00 * load<Vec<T>>(t.at[0] + c) + w01 * load<Vec<T>>(t.at[1] + c) +
-                       (w10 * load<Vec<T>>(t.at[2] + c) + w11 * load<Vec<T>>(t.at[3] + c)));
+      store(o + c, w[0] * load<Vec<T>>(p0 + c) + w[1] * load<Vec<T>>(p1 + c) +
+                       (w[2] * load<Vec<T>>(p2 + c) + w[3] * load<Vec<T>>(p3 + c)));
     }
-    for (; c < channels; ++c)
-      o[c] = w00 * t.at[0][c] + w01 * t.at[1][c] + (w10 * t.at[2][c] + w11 * t.at[3][c]);
-  }
-}
-
-template <class T>
-STN_INLINE void sample_packed(const Packed<T>& image, const Block<T>& b, int64_t channels, const T* zeros,
-                              T* out, int64_t out_pixel) {
-  if (b.inside) {
-    sample_packed<true>(image, b, channels, zeros, out, out_pixel);
-  } else {
-    sample_packed<false>(image, b, channels, zeros, out, out_pixel);
+    for (; c < channels; ++c) o[c] = w[0] * p0[c] + w[1] * p1[c] + (w[2] * p2[c] + w[3] * p3[c]);
   }
 }
 
@@ -158,13 +172,16 @@ void sample_group(const Problem<T>& p, int64_t n, int64_t c, int64_t channels, T
 
 // ---- moments ----
 
-// The sums over `channels` channels of grad times each tap.
-template <bool inside, class T>
-STN_INLINE void products_packed(const Packed<T>& image, const Block<T>& b, int64_t channels, const T* zeros,
-                                const T* grad, int64_t grad_pixel, TapProducts<T>* s) {
+// Reduces a block's moments; grad + k * grad_pixel is pixel k's gradient.
+template <class T>
+STN_INLINE void moments_packed(const Packed<T>& image, const Block<T>& b, int64_t channels, const T* zeros,
+                               const T* grad, int64_t grad_pixel, T* sums) {
   constexpr int lanes = Simd<T>::lanes;
+  alignas(64) int32_t use[kBlock];
+  if (!b.inside) find_used<true>(b, use);
+  TapProducts<T> s;
   for (int k = 0; k < b.count; ++k) {
-    const auto t = TapPointers<T>::template of<inside, true>(image, b, k, zeros);
+    const TapPointers<T> t(image, b, k, b.inside ? kAllTaps : use[k], zeros);
     const T* g = grad + k * grad_pixel;
     Vec<T> sum[4] = {};
     int64_t c = 0;
@@ -177,22 +194,14 @@ STN_INLINE void products_packed(const Packed<T>& image, const Block<T>& b, int64
     for (; c < channels; ++c) {
       for (int q = 0; q < 4; ++q) total[q] += g[c] * t.at[q][c];
     }
-    s->s00[k] = total[0];
-    s->s01[k] = total[1];
-    s->s10[k] = total[2];
-    s->s11[k] = total[3];
+    s.s00[k] = total[0];
+    s.s01[k] = total[1];
+    s.s10[k] = total[2];
+    s.s11[k] = total[3];
   }
-}
-
-template <class T>
-STN_INLINE void moments_packed(const Packed<T>& image, const Block<T>& b, int64_t channels, const T* zeros,
-                               const T* grad, int64_t grad_pixel, T* sums) {
-  TapProducts<T> s;
   if (b.inside) {
-    products_packed<true>(image, b, channels, zeros, grad, grad_pixel, &s);
     reduce_products<true>(b, s, sums);
   } else {
-    products_packed<false>(image, b, channels, zeros, grad, grad_pixel, &s);
     reduce_products<false>(b, s, sums);
   }
 }

@@ -13,10 +13,20 @@
 namespace stn::cuda {
 namespace {
 
+// The kernels count pixels along an axis in 32 bits, a tile beyond the last one included.
+void check_lengths(at::IntArrayRef in_size, at::IntArrayRef out_size) {
+  constexpr int64_t longest = int64_t{1} << 30;
+  for (const at::IntArrayRef size : {in_size, out_size}) {
+    TORCH_CHECK_VALUE(size[0] <= longest && size[1] <= longest,
+                      "affine_sample: expected at most 2^30 rows and columns on CUDA, but got ", size);
+  }
+}
+
 at::Tensor sample(const at::Tensor& input, const at::Tensor& theta, at::IntArrayRef size,
                   c10::string_view padding_mode, bool align_corners) {
   const Padding padding = parse_padding("affine_sample", {padding_mode.data(), padding_mode.size()});
   check_sample(input, theta, size);
+  check_lengths(input.sizes().slice(2), size);
   const c10::cuda::CUDAGuard guard(input.device());
   const at::Tensor output = at::empty({input.size(0), input.size(1), size[0], size[1]},
                                       input.options().memory_format(input.suggest_memory_format()));
@@ -35,15 +45,19 @@ at::Tensor moments(const at::Tensor& grad, const at::Tensor& input, const at::Te
                    c10::string_view padding_mode, bool align_corners) {
   const Padding padding = parse_padding("affine_sample_moments", {padding_mode.data(), padding_mode.size()});
   check_moments(grad, input, theta);
+  check_lengths(input.sizes().slice(2), grad.sizes().slice(2));
   const c10::cuda::CUDAGuard guard(input.device());
   const at::Tensor t = float_or_double(theta);
-  const at::Tensor grad_theta = at::empty(theta.sizes(), t.options().memory_format(at::MemoryFormat::Contiguous));
+  const at::Tensor grad_theta =
+      at::empty(theta.sizes(), t.options().memory_format(at::MemoryFormat::Contiguous));
   if (input.numel() == 0) return grad_theta.zero_().to(theta.scalar_type());
   AT_DISPATCH_FLOATING_TYPES(input.scalar_type(), "affine_sample_moments", [&] {
-    auto p = make_problem<scalar_t>(input, input.sizes().slice(2), grad.sizes().slice(2), align_corners, padding, t);
+    auto p = make_problem<scalar_t>(input, input.sizes().slice(2), grad.sizes().slice(2), align_corners,
+                                    padding, t);
     p.input = images_in<scalar_t>(input);
     p.grad = images_in<scalar_t>(grad);
-    const at::Tensor partial = at::empty({p.batches, moment_blocks(p), kMoments}, t.options().dtype(at::kDouble));
+    const at::Tensor partial =
+        at::empty({p.batches, moment_blocks(p), kMoments}, t.options().dtype(at::kDouble));
     C10_CUDA_CHECK(launch_moments(p, partial.mutable_data_ptr<double>(), grad_theta.mutable_data_ptr(),
                                   c10::cuda::getCurrentCUDAStream()));
   });
@@ -54,6 +68,7 @@ at::Tensor adjoint(const at::Tensor& grad, const at::Tensor& theta, at::IntArray
                    c10::string_view padding_mode, bool align_corners) {
   const Padding padding = parse_padding("affine_sample_adjoint", {padding_mode.data(), padding_mode.size()});
   check_adjoint(grad, theta, size);
+  check_lengths(size, grad.sizes().slice(2));
   const c10::cuda::CUDAGuard guard(grad.device());
   const at::Tensor grad_input = at::empty({grad.size(0), grad.size(1), size[0], size[1]},
                                           grad.options().memory_format(grad.suggest_memory_format()));

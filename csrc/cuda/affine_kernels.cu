@@ -1,58 +1,114 @@
 // The three primitives over affine maps on the GPU. No atomics: sums have one order, results the same bits.
-#include "kernels.h"
-
 #include <cuda_runtime.h>
+#include <math.h>
 
 #include <type_traits>
+
+#include "kernels.h"
 
 namespace stn::cuda {
 namespace {
 
-// A block of threads works on a tile of kTileWidth x kRows output pixels; each thread on kTileWidth / kColumns of
-// them, in one row.
+// A block's threads, as kRows warps. Those of sample and moments work on a tile of kTileWidth x kRows output
+// pixels, a warp on each row; those of adjoint on kColumns x kAdjointRows input pixels.
+// Their second launch bound, of blocks that fit a multiprocessor together, is the highest without spills.
 constexpr int kColumns = 32, kRows = 8, kThreads = kColumns * kRows;
-constexpr int kTileWidth = kWalk;
+constexpr int kTileWidth = kWalk, kAdjointRows = 16;
+constexpr int kAdjointChannels = 4;      // whose sums a thread holds at a time
 constexpr int64_t kBlocksWanted = 2048;  // enough to fill any GPU; more only where the work gives them
 
 __host__ __device__ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// How a launch's blocks divide an image's rows, columns and channels.
+// How a launch's blocks divide images into tiles, and their channels into groups; and how many of a warp's
+// lanes share a pixel, each with channels of its own: neighbouring lanes then read neighbouring memory in any
+// layout.
 struct Tiles {
-  int64_t down, across, channels, groups;  // channels: in a group of them
+  int height, width, lanes;  // of a tile; lanes to a pixel
+  int64_t down, across, channels, groups;
 
   int64_t per_image() const { return down * across * groups; }
 };
 
+int lanes_to_a_pixel(int64_t channels, int64_t channel_stride) {
+  int lanes = 1;
+  while (channel_stride == 1 && lanes < kColumns && lanes < channels) lanes *= 2;
+  return lanes;
+}
+
 template <class T>
-Tiles tiles_of(const Problem<T>& p, bool split_channels) {
-  Tiles t{ceil_div(p.frame.out_height, kRows), ceil_div(p.frame.out_width, kTileWidth), p.channels, 1};
-  while (split_channels && t.channels > 1 && t.per_image() * p.batches < kBlocksWanted) {
+Tiles output_tiles(const Problem<T>& p, bool split_channels) {
+  const int lanes = lanes_to_a_pixel(p.channels, p.input.channel);
+  Tiles t{kRows,
+          kTileWidth,
+          lanes,
+          ceil_div(p.frame.out_height, kRows),
+          ceil_div(p.frame.out_width, kTileWidth),
+          p.channels,
+          1};
+  while (split_channels && t.channels > lanes && t.per_image() * p.batches < kBlocksWanted) {
     t.channels = ceil_div(t.channels, 2);
     t.groups = ceil_div(p.channels, t.channels);
   }
   return t;
 }
 
-// This block's part of the work.
+template <class T>
+Tiles input_tiles(const Problem<T>& p) {
+  const int lanes = lanes_to_a_pixel(ceil_div(p.channels, kAdjointChannels), p.grad.channel);
+  const int64_t channels = lanes * kAdjointChannels;
+  return {kAdjointRows,
+          kColumns,
+          lanes,
+          ceil_div(p.frame.height, kAdjointRows),
+          ceil_div(p.frame.width, kColumns),
+          channels,
+          ceil_div(p.channels, channels)};
+}
+
+// This thread's part of the work: its block's tile and channels, and which of them are its own.
 struct Place {
-  int64_t n, row, column, channel, channel_end;
+  int64_t n, channel_begin, channel_end;
+  int64_t channel;  // the first of its own
+  int row, column;
+  int channels, channel_step, pixel, pixel_step;  // pixels: in a row of the tile
 
   template <class T>
   __device__ Place(const Problem<T>& p, const Tiles& t) {
     int64_t b = blockIdx.x;
-    column = b % t.across * kTileWidth;
+    column = static_cast<int>(b % t.across) * t.width;
     b /= t.across;
-    row = b % t.down * kRows;
+    row = static_cast<int>(b % t.down) * t.height;
     b /= t.down;
-    channel = b % t.groups * t.channels;
+    channel_begin = b % t.groups * t.channels;
     n = b / t.groups;
-    channel_end = channel + t.channels < p.channels ? channel + t.channels : p.channels;
+    channel_end = channel_begin + t.channels < p.channels ? channel_begin + t.channels : p.channels;
+    const int lane = static_cast<int>(threadIdx.x);
+    channel = channel_begin + lane % t.lanes;
+    channel_step = t.lanes;
+    const int64_t own = (channel_end - channel + channel_step - 1) / channel_step;
+    channels = static_cast<int>(own);
+    pixel = lane / t.lanes;
+    pixel_step = kColumns / t.lanes;
   }
 };
 
-// ---- coordinates -------------------------------------------------------------------------------------------
+// ---- coordinates ------------------------------------------------------------------------------------------
 
-// The walks along a tile's rows, shared by its threads: one thread computes in double what all then step in T.
+template <class T>
+struct Split {
+  T whole, frac;
+};
+
+// Not inlined: rarely needed, and not to take registers from what always is.
+template <Padding padding, class T>
+__device__ __noinline__ Split<T> split_far(double x, int64_t length, bool align_corners) {
+  Split<T> s;
+  split_any<padding>(x, length, align_corners, &s.whole, &s.frac);
+  return s;
+}
+
+// The walks along a tile's rows, shared by its threads: one thread computes in double what all then step in
+// T.
 template <class T>
 struct TileWalks {
   AxisMap map[2];
@@ -71,8 +127,10 @@ struct TileWalks {
       const Walk<T> walk(exact[axis][r] ? begin : 0, m.x);
       whole[axis][r] = walk.whole;
       frac[axis][r] = walk.frac;
-      head[axis] = walk.head;
-      rest[axis] = walk.rest;
+      if (r == 0) {
+        head[axis] = walk.head;
+        rest[axis] = walk.rest;
+      }
     }
     __syncthreads();
   }
@@ -86,68 +144,81 @@ struct TileWalks {
       step(static_cast<T>(number), head[axis], rest[axis], frac[axis][r], &w, &fraction);
       w += whole[axis][r];
     } else {
-      split_any<padding>(map[axis].at(at.row + r, at.column + number), length, f.align_corners, &w, &fraction);
+      const Split<T> far =
+          split_far<padding, T>(map[axis].at(at.row + r, at.column + number), length, f.align_corners);
+      w = far.whole;
+      fraction = far.frac;
     }
-    return axis_taps<padding>(w, fraction, static_cast<T>(length), static_cast<T>(length < 2 ? 2 : length),
-                              f.align_corners);
+    return axis_taps<padding>(w, fraction, static_cast<T>(length),
+                              static_cast<T>(length < 2 ? 0 : length - 2), f.align_corners);
   }
 };
 
 // A pixel's four taps in memory. Those that take no part are not read.
 template <class T>
 struct TapReader {
-  int64_t offset, row, pixel;
+  const T* at;
+  int64_t row, pixel;
   bool use00, use01, use10, use11;
 
-  __device__ TapReader(const Problem<T>& p, const AxisTaps<T>& x, const AxisTaps<T>& y) {
-    const int64_t column = static_cast<int64_t>(x.tap), line = static_cast<int64_t>(y.tap);
+  __device__ TapReader(const Problem<T>& p, const AxisTaps<T>& x, const AxisTaps<T>& y, const T* plane) {
+    const int column = static_cast<int>(x.tap), line = static_cast<int>(y.tap);
     row = p.input.row;
     pixel = p.input.pixel;
-    offset = line * row + column * pixel;
-    const bool x0 = x.w0 != 0 || x.d0 != 0, x1 = (x.w1 != 0 || x.d1 != 0) && column + 1 < p.frame.width;
-    const bool y0 = y.w0 != 0 || y.d0 != 0, y1 = (y.w1 != 0 || y.d1 != 0) && line + 1 < p.frame.height;
+    at = plane + line * row + column * pixel;
+    // A single pixel is stored alone; and a length beyond T's bits was rounded.
+    const bool x0 = (x.w0 != 0 || x.d0 != 0) && column < p.frame.width;
+    const bool x1 = (x.w1 != 0 || x.d1 != 0) && column + 1 < p.frame.width;
+    const bool y0 = (y.w0 != 0 || y.d0 != 0) && line < p.frame.height;
+    const bool y1 = (y.w1 != 0 || y.d1 != 0) && line + 1 < p.frame.height;
     use00 = y0 && x0;
     use01 = y0 && x1;
     use10 = y1 && x0;
     use11 = y1 && x1;
   }
 
-  __device__ void read(const T* plane, T v[4]) const {
-    const T* at = plane + offset;
+  // And goes on to the next plane.
+  __device__ void read(T v[4], int64_t step) {
     v[0] = use00 ? at[0] : T(0);
     v[1] = use01 ? at[pixel] : T(0);
     v[2] = use10 ? at[row] : T(0);
     v[3] = use11 ? at[row + pixel] : T(0);
+    at += step;
   }
 };
 
-// ---- sample ------------------------------------------------------------------------------------------------
+// ---- sample -----------------------------------------------------------------------------------------------
 
 template <Padding padding, class T>
-__global__ void __launch_bounds__(kThreads) sample(Problem<T> p, Tiles tiles) {
+__global__ void __launch_bounds__(kThreads, sizeof(T) < 8 ? 4 : 2) sample(Problem<T> p, Tiles tiles) {
   __shared__ TileWalks<T> walks;
   const Place at(p, tiles);
   walks.init(p, at);
-  const int64_t i = at.row + threadIdx.y;
+  const int i = at.row + static_cast<int>(threadIdx.y);
   if (i >= p.frame.out_height) return;
-  const T* image = p.input.data + at.n * p.input.batch;
-  T* output = p.output.data + at.n * p.output.batch + i * p.output.row;
-  for (int number = threadIdx.x; number < kTileWidth; number += kColumns) {
-    const int64_t j = at.column + number;
+  const T* image = p.input.data + at.n * p.input.batch + at.channel * p.input.channel;
+  T* output = p.output.data + at.n * p.output.batch + at.channel * p.output.channel + i * p.output.row;
+  const int64_t image_step = at.channel_step * p.input.channel,
+                output_step = at.channel_step * p.output.channel;
+#pragma unroll 1
+  for (int number = at.pixel; number < kTileWidth; number += at.pixel_step) {
+    const int j = at.column + number;
     if (j >= p.frame.out_width) return;
     const AxisTaps<T> x = walks.template taps<padding>(p.frame, at, 0, number);
     const AxisTaps<T> y = walks.template taps<padding>(p.frame, at, 1, number);
-    const TapReader<T> reader(p, x, y);
-    for (int64_t c = at.channel; c < at.channel_end; ++c) {
+    TapReader<T> reader(p, x, y, image);
+    T* out = output + j * p.output.pixel;
+#pragma unroll 2
+    for (int c = at.channels; c > 0; --c) {
       T v[4];
-      reader.read(image + c * p.input.channel, v);
-      output[c * p.output.channel + j * p.output.pixel] =
-          y.w0 * (x.w0 * v[0] + x.w1 * v[1]) + y.w1 * (x.w0 * v[2] + x.w1 * v[3]);
+      reader.read(v, image_step);
+      *out = y.w0 * (x.w0 * v[0] + x.w1 * v[1]) + y.w1 * (x.w0 * v[2] + x.w1 * v[3]);
+      out += output_step;
     }
   }
 }
 
-// ---- moments -----------------------------------------------------------------------------------------------
+// ---- moments ----------------------------------------------------------------------------------------------
 
 template <class V>
 __device__ V sum_over_warp(V value) {
@@ -156,27 +227,32 @@ __device__ V sum_over_warp(V value) {
 }
 
 template <Padding padding, class T>
-__global__ void __launch_bounds__(kThreads) tile_moments(Problem<T> p, Tiles tiles, double* partial) {
+__global__ void __launch_bounds__(kThreads, sizeof(T) < 8 ? 2 : 1)
+    tile_moments(Problem<T> p, Tiles tiles, double* partial) {
   __shared__ TileWalks<T> walks;
   __shared__ T by_warp[kRows][kMoments];  // a row of threads is a warp
   const Place at(p, tiles);
   walks.init(p, at);
-  const int64_t i = at.row + threadIdx.y;
-  const T* image = p.input.data + at.n * p.input.batch;
-  const T* grad = p.grad.data + at.n * p.grad.batch + i * p.grad.row;
+  const int i = at.row + static_cast<int>(threadIdx.y);
+  const T* image = p.input.data + at.n * p.input.batch + at.channel * p.input.channel;
+  const T* grad = p.grad.data + at.n * p.grad.batch + at.channel * p.grad.channel + i * p.grad.row;
+  const int64_t image_step = at.channel_step * p.input.channel, grad_step = at.channel_step * p.grad.channel;
   T sums[4] = {};  // of gx, gx * number, gy, gy * number
-  for (int number = threadIdx.x; number < kTileWidth; number += kColumns) {
-    const int64_t j = at.column + number;
+#pragma unroll 1
+  for (int number = at.pixel; number < kTileWidth; number += at.pixel_step) {
+    const int j = at.column + number;
     if (i >= p.frame.out_height || j >= p.frame.out_width) break;
     const AxisTaps<T> x = walks.template taps<padding>(p.frame, at, 0, number);
     const AxisTaps<T> y = walks.template taps<padding>(p.frame, at, 1, number);
-    const TapReader<T> reader(p, x, y);
+    TapReader<T> reader(p, x, y, image);
+    const T* g = grad + j * p.grad.pixel;
     T s[4] = {};  // over channels, of the output's gradient times each tap
-    for (int64_t c = 0; c < p.channels; ++c) {
+#pragma unroll 2
+    for (int c = at.channels; c > 0; --c) {
       T v[4];
-      reader.read(image + c * p.input.channel, v);
-      const T g = grad[c * p.grad.channel + j * p.grad.pixel];
-      for (int k = 0; k < 4; ++k) s[k] += g * v[k];
+      reader.read(v, image_step);
+      for (int k = 0; k < 4; ++k) s[k] += *g * v[k];
+      g += grad_step;
     }
     const T gx = y.w0 * (x.d0 * s[0] + x.d1 * s[1]) + y.w1 * (x.d0 * s[2] + x.d1 * s[3]);
     const T gy = x.w0 * (y.d0 * s[0] + y.d1 * s[2]) + x.w1 * (y.d0 * s[1] + y.d1 * s[3]);
@@ -189,7 +265,8 @@ __global__ void __launch_bounds__(kThreads) tile_moments(Problem<T> p, Tiles til
     const T total = sum_over_warp(sums[2 * axis]), numbered = sum_over_warp(sums[2 * axis + 1]);
     if (threadIdx.x == 0) {
       const AxisMap& m = walks.map[axis];
-      by_warp[threadIdx.y][3 * axis] = numbered + static_cast<T>(static_cast<double>(at.column) - m.centre_j) * total;
+      by_warp[threadIdx.y][3 * axis] =
+          numbered + static_cast<T>(static_cast<double>(at.column) - m.centre_j) * total;
       by_warp[threadIdx.y][3 * axis + 1] = static_cast<T>(static_cast<double>(i) - m.centre_i) * total;
       by_warp[threadIdx.y][3 * axis + 2] = total;
     }
@@ -205,8 +282,8 @@ __global__ void __launch_bounds__(kThreads) tile_moments(Problem<T> p, Tiles til
 
 // One block an image, one warp a moment: the tiles' sums in a fixed order, and from them theta's gradient.
 template <class T>
-__global__ void __launch_bounds__(32 * kMoments) theta_gradients(Problem<T> p, int64_t tiles, const double* partial,
-                                                                 void* grad_theta) {
+__global__ void __launch_bounds__(32 * kMoments)
+    theta_gradients(Problem<T> p, int64_t tiles, const double* partial, void* grad_theta) {
   const int64_t n = blockIdx.x;
   const int k = threadIdx.y;
   double sum = 0;
@@ -220,10 +297,17 @@ __global__ void __launch_bounds__(32 * kMoments) theta_gradients(Problem<T> p, i
   }
 }
 
-// ---- adjoint -----------------------------------------------------------------------------------------------
+// ---- adjoint ----------------------------------------------------------------------------------------------
 //
-// A gather: each input pixel looks for the output pixels whose taps it is. Their coordinates lie within 1 of it; with
-// padding that repeats the image, within 1 of one of its copies.
+// A gather: each input pixel looks for the output pixels whose taps it is. Reflection repeats a pixel without
+// end, once in each copy of the image; what is said here of a pixel holds for each of its repetitions.
+//
+// Where the map has an inverse, a thread finds the few output pixels that lie within 1 of its own pixel.
+// Where it has none worth the name, and at the outer pixels that border stretches to infinity, they may be
+// many, and a block's threads search for one pixel together.
+
+constexpr double kFar = 1e15;             // beyond, reflection has no fraction left to fold (split_any)
+constexpr double kMargin = 1 + 1.0 / 64;  // of a window's half width, 1: rounding loses no output pixel
 
 // An interval of one axis' coordinates, in the copy of the image of which it is a part.
 struct Window {
@@ -231,49 +315,75 @@ struct Window {
   int64_t copy;
 };
 
-// The copy of the image in which a coordinate lies; even ones are as the image is, odd ones mirrored.
-__device__ double copy_of(double x, double period, double origin) { return floor((x - origin) / period); }
-
+// The repetitions of an input axis that the output reaches: copies number `first` to `last`, odd ones
+// mirrored.
 template <Padding padding>
 struct Copies {
   int64_t length, first, last;
   double period, origin;
-  bool align_corners;
+  bool align_corners, folded;  // folded: repetitions are not told apart, one window has them all
 
-  // low, high: of all coordinates of the output.
-  __device__ Copies(int64_t length_, bool align_corners_, double low, double high)
-      : length(length_), first(0), last(0), align_corners(align_corners_) {
+  __device__ void init(int64_t length_, bool align_corners_, const AxisMap& m) {
+    length = length_;
+    align_corners = align_corners_;
+    first = last = 0;
+    folded = false;
     period = static_cast<double>(align_corners ? length - 1 : length);
     origin = align_corners ? 0 : -0.5;
-    if (padding != Padding::reflection || period == 0) return;
-    // Beyond this the fold loses its fraction (split_any), and no copy can be told.
-    first = static_cast<int64_t>(copy_of(fmax(low, -1e15), period, origin));
-    last = static_cast<int64_t>(copy_of(fmin(high, 1e15), period, origin));
+    if (padding != Padding::reflection) return;
+    const double reach = fabs(m.x) * m.centre_j + fabs(m.y) * m.centre_i;
+    folded = period == 0 || !(fabs(m.one) + reach < kFar);
+    if (folded) return;
+    // One more on either side: a pixel outside a copy has neighbours in it.
+    first = static_cast<int64_t>(copy_of(m.one - reach)) - 1;
+    last = static_cast<int64_t>(copy_of(m.one + reach)) + 1;
   }
 
-  // The window of pixel `at` in a copy.
-  __device__ Window window(int64_t at, int64_t copy) const {
-    constexpr double margin = 1.0 / 64, far = 1e300;
-    if (padding == Padding::reflection && period > 0) {
-      const int64_t mirrored = copy & 1 ? (align_corners ? length - 1 : length - 1) - at : at;
-      const double centre = static_cast<double>(mirrored) + static_cast<double>(copy) * period;
-      return {centre - 1 - margin, centre + 1 + margin, copy};
+  // f(copy), in order
+  template <class F>
+  __device__ void each(const F& f) const {
+    if (padding != Padding::reflection) {
+      f(0);
+    } else {
+      for (int64_t copy = first; copy <= last; ++copy) f(copy);
     }
-    Window w{static_cast<double>(at) - 1 - margin, static_cast<double>(at) + 1 + margin, 0};
-    if (padding != Padding::zeros && at == 0) w.low = -far;
-    if (padding != Padding::zeros && at == length - 1) w.high = far;
+  }
+
+  __device__ int64_t count() const { return last - first + 1; }
+  __device__ void join() {
+    first = last = 0;
+    folded = true;
+  }
+
+  __device__ double copy_of(double x) const { return floor((x - origin) / period); }
+
+  // Whether the copy after this one has the same repetition of pixel `at`.
+  __device__ bool is_next_ones(int64_t at, int64_t copy) const {
+    return padding == Padding::reflection && align_corners && at == (copy & 1 ? 0 : length - 1);
+  }
+
+  // Where pixel `at` is repeated in a copy.
+  __device__ int64_t place(int64_t at, int64_t copy) const {
+    if (padding != Padding::reflection) return at;
+    const int64_t step = align_corners ? length - 1 : length;
+    return copy * step + (copy & 1 ? step - (align_corners ? 0 : 1) - at : at);
+  }
+
+  // The coordinates that may touch pixel `at` in a copy.
+  __device__ Window window(int64_t at, int64_t copy) const {
+    if (folded) return {-HUGE_VAL, HUGE_VAL, 0};
+    const double centre = static_cast<double>(place(at, copy));
+    Window w{centre - kMargin, centre + kMargin, copy};
+    if (padding == Padding::border && at == 0) w.low = -HUGE_VAL;
+    if (padding == Padding::border && at == length - 1) w.high = HUGE_VAL;
     return w;
   }
 
   // The weight of pixel `at` at a coordinate, in one copy.
   template <class T>
   __device__ T weight(double x, int64_t at, int64_t copy) const {
-    if (padding == Padding::reflection && period > 0) {
-      // A coordinate is of one copy alone, so that no output pixel is taken twice.
-      const bool far = !(fabs(x) < 1e15);
-      const double its_copy = far ? 0 : copy_of(x, period, origin);
-      if (its_copy != static_cast<double>(copy)) return 0;
-    }
+    // A coordinate is of one copy alone, so that no output pixel is taken twice.
+    if (padding == Padding::reflection && !folded && copy_of(x) != static_cast<double>(copy)) return 0;
     T whole, frac;
     split_any<padding>(x, length, align_corners, &whole, &frac);
     const Coordinate<T> c = fold<padding>(whole, frac, static_cast<T>(length), align_corners);
@@ -282,19 +392,131 @@ struct Copies {
   }
 };
 
+// The map of one image as the search for its output pixels needs it.
+template <Padding padding, class T>
+struct Search {
+  AxisMap x, y;
+  Copies<padding> cx, cy;
+  bool close;  // all output pixels that touch a pixel are close to each other, and T tells them apart
+  // Only where close. Of the inverse map, (row, column) = centre + inverse (y - one, x - one), the entries,
+  // and how far a pixel's window reaches in rows; the map's own slopes, and half a window's columns by each
+  // axis.
+  T row_x, row_y, column_x, column_y, reach;
+  T x_column, x_row, y_column, y_row;
+  T per_x, per_y, half_x, half_y;
+
+  __device__ __noinline__ void init(const Problem<T>& p, int64_t n) {
+    const Frame& f = p.frame;
+    x = axis_map(p, n, 0);
+    y = axis_map(p, n, 1);
+    cx.init(f.width, f.align_corners, x);
+    cy.init(f.height, f.align_corners, y);
+    const double searches = static_cast<double>(cx.count()) * static_cast<double>(cy.count());
+    if (cx.folded || cy.folded || searches > static_cast<double>(f.out_height * f.out_width + 16)) {
+      cx.join();
+      cy.join();
+    }
+    const double det = x.x * y.y - x.y * y.x;
+    const double jx = y.y / det, jy = -x.y / det, ix = -y.x / det, iy = x.x / det;
+    const double columns = fabs(jx) + fabs(jy), rows = fabs(ix) + fabs(iy);
+    // Coordinates are sums of two products, which cancel in maps that are nearly singular.
+    const double spread_x = fabs(x.x) * columns + fabs(x.y) * rows,
+                 spread_y = fabs(y.x) * columns + fabs(y.y) * rows;
+    constexpr double most = 16;
+    constexpr int64_t longest = 1 << 22;
+    close = columns < most && rows < most && spread_x < most && spread_y < most && fabs(x.one) < kFar &&
+            fabs(y.one) < kFar && f.out_width < longest && f.out_height < longest &&
+            !(padding == Padding::reflection && cx.folded);
+    row_x = static_cast<T>(ix);
+    row_y = static_cast<T>(iy);
+    column_x = static_cast<T>(jx);
+    column_y = static_cast<T>(jy);
+    reach = static_cast<T>(rows * kMargin);
+    x_column = static_cast<T>(x.x);
+    x_row = static_cast<T>(x.y);
+    y_column = static_cast<T>(y.x);
+    y_row = static_cast<T>(y.y);
+    constexpr double huge = 1e18;  // for slopes of 0, so that 0 times it is still 0
+    per_x = static_cast<T>(fabs(x.x) * huge > 1 ? 1 / x.x : huge);
+    per_y = static_cast<T>(fabs(y.x) * huge > 1 ? 1 / y.x : huge);
+    half_x = static_cast<T>(kMargin) * fabs(per_x);
+    half_y = static_cast<T>(kMargin) * fabs(per_y);
+  }
+
+  // Whether a thread alone finds what touches a pixel.
+  __device__ bool alone(const Frame& f, int64_t px, int64_t py) const {
+    const bool outer = px == 0 || py == 0 || px == f.width - 1 || py == f.height - 1;
+    return close && !(padding == Padding::border && outer);
+  }
+};
+
+template <class T>
+__device__ T clamp(T value, T low, T high) {
+  return value < low ? low : value > high ? high : value;
+}
+
+// What a thread gathers for: a pixel's channels.
+template <class T>
+struct Channels {
+  const T* grad;  // of the first one
+  int64_t step;
+  int count;
+
+  __device__ void add(T w, int64_t offset, T* sums) const {
+    const T* g = grad + offset;
+
+    for (int c = 0; c < kAdjointChannels; ++c) {
+      if (c < count) sums[c] += w * g[c * step];
+    }
+  }
+};
+
+// Adds what touches the pixel at (qx, qy), in a fixed order. Output pixels are counted from one that is near
+// by, and coordinates from the pixel, so that T has all the bits it needs.
+template <Padding padding, class T>
+__device__ void gather_close(const Search<padding, T>& s, const Problem<T>& p, int64_t qx, int64_t qy,
+                             const Channels<T>& channels, T* sums) {
+  const T dx = static_cast<T>(static_cast<double>(qx) - s.x.one),
+          dy = static_cast<T>(static_cast<double>(qy) - s.y.one);
+  const T last_row = static_cast<T>(p.frame.out_height - 1),
+          last_column = static_cast<T>(p.frame.out_width - 1);
+  const T i = clamp(Floor<T>::of(static_cast<T>(s.x.centre_i) + s.row_x * dx + s.row_y * dy), T(0), last_row);
+  const T j = clamp(Floor<T>::of(static_cast<T>(s.x.centre_j) + s.column_x * dx + s.column_y * dy), T(0),
+                    last_column);
+  const int row = static_cast<int>(i), column = static_cast<int>(j);
+  const T rx = static_cast<T>(s.x.at(row, column) - static_cast<double>(qx));
+  const T ry = static_cast<T>(s.y.at(row, column) - static_cast<double>(qy));
+  const T middle = -(s.row_x * rx + s.row_y * ry);
+  const T top = clamp(ceil(middle - s.reach), -i, last_row - i + 1);
+  const T bottom = clamp(Floor<T>::of(middle + s.reach), -i - 1, last_row - i);
+  for (T di = top; di <= bottom; di += 1) {
+    const T x = rx + s.x_row * di, y = ry + s.y_row * di;
+    const T mx = -x * s.per_x, my = -y * s.per_y;
+    const T low = fmax(mx - s.half_x, my - s.half_y), high = fmin(mx + s.half_x, my + s.half_y);
+    const T left = clamp(ceil(low), -j, last_column - j + 1);
+    const T right = clamp(Floor<T>::of(high), -j - 1, last_column - j);
+    const int64_t line = (row + static_cast<int>(di)) * p.grad.row;
+    for (T dj = left; dj <= right; dj += 1) {
+      const T wx = 1 - fabs(x + s.x_column * dj), wy = 1 - fabs(y + s.y_column * dj);
+      if (wx > 0 && wy > 0)
+        channels.add(wx * wy, line + (column + static_cast<int>(dj)) * p.grad.pixel, sums);
+    }
+  }
+}
+
 struct Range {
-  int64_t begin, end;
+  int begin, end;
 };
 
 __device__ Range intersect(Range a, double low, double high) {
   if (!(low < static_cast<double>(a.end)) || !(high >= static_cast<double>(a.begin))) return {0, 0};
-  if (low > static_cast<double>(a.begin)) a.begin = static_cast<int64_t>(low);
-  if (high < static_cast<double>(a.end - 1)) a.end = static_cast<int64_t>(high) + 1;
+  if (low > static_cast<double>(a.begin)) a.begin = static_cast<int>(low);
+  if (high < static_cast<double>(a.end - 1)) a.end = static_cast<int>(high) + 1;
   return a;
 }
 
 // Output pixels of row i that fall into a window.
-__device__ Range columns_in(const AxisMap& m, int64_t i, const Window& w, Range columns) {
+__device__ Range columns_in(const AxisMap& m, int i, const Window& w, Range columns) {
   const double row = m.row(i);
   if (m.x == 0) return row >= w.low && row <= w.high ? columns : Range{0, 0};
   const double a = (w.low - row) / m.x + m.centre_j, b = (w.high - row) / m.x + m.centre_j;
@@ -303,71 +525,127 @@ __device__ Range columns_in(const AxisMap& m, int64_t i, const Window& w, Range 
 }
 
 // Rows with pixels that fall into both windows, by the inverse map; all of them where it has none.
-__device__ Range rows_in(const AxisMap& x, const AxisMap& y, const Window& wx, const Window& wy, int64_t height) {
+__device__ Range rows_in(const AxisMap& x, const AxisMap& y, const Window& wx, const Window& wy, int height) {
   const Range all{0, height};
   const double det = x.x * y.y - x.y * y.x;
   const double a = -y.x / det, b = x.x / det;  // d(row) / d(x), d(row) / d(y)
-  const double low = fmin(a * (wx.low - x.one), a * (wx.high - x.one)) + fmin(b * (wy.low - y.one), b * (wy.high - y.one));
-  const double high =
-      fmax(a * (wx.low - x.one), a * (wx.high - x.one)) + fmax(b * (wy.low - y.one), b * (wy.high - y.one));
+  const double x0 = a * (wx.low - x.one), x1 = a * (wx.high - x.one);
+  const double y0 = b * (wy.low - y.one), y1 = b * (wy.high - y.one);
+  const double low = fmin(x0, x1) + fmin(y0, y1), high = fmax(x0, x1) + fmax(y0, y1);
+  if (!(fabs(det) < 1e30) || !(fabs(x.one) < kFar) || !(fabs(y.one) < kFar)) return all;
   if (!(low <= high) || !(fabs(a) < 1e12) || !(fabs(b) < 1e12)) return all;
   return intersect(all, low + x.centre_i - 0.25, high + x.centre_i + 0.25);
 }
 
-// The least and the greatest coordinate of all output pixels.
-__device__ void extent(const AxisMap& m, double* low, double* high) {
-  const double reach = fabs(m.x) * m.centre_j + fabs(m.y) * m.centre_i;
-  *low = m.one - reach;
-  *high = m.one + reach;
+// Adds a thread's share of what touches input pixel (px, py).
+template <Padding padding, class T>
+__device__ void gather_shared(const Search<padding, T>& s, const Problem<T>& p, int px, int py,
+                              const Channels<T>& channels, T* sums) {
+  constexpr int kAcross = 8,
+                kDown = kThreads / kAcross;  // threads: neighbours read neighbours, in many rows at once
+  const int thread = static_cast<int>(threadIdx.y * kColumns + threadIdx.x);
+  const int height = static_cast<int>(p.frame.out_height), width = static_cast<int>(p.frame.out_width);
+  s.cy.each([&](int64_t ky) {
+    s.cx.each([&](int64_t kx) {
+      const Window wx = s.cx.window(px, kx), wy = s.cy.window(py, ky);
+      const Range rows = rows_in(s.x, s.y, wx, wy, height);
+      for (int i = rows.begin + thread / kAcross; i < rows.end; i += kDown) {
+        const Range columns = columns_in(s.y, i, wy, columns_in(s.x, i, wx, {0, width}));
+        for (int j = columns.begin + thread % kAcross; j < columns.end; j += kAcross) {
+          const T w =
+              s.cy.template weight<T>(s.y.at(i, j), py, ky) * s.cx.template weight<T>(s.x.at(i, j), px, kx);
+          if (w != 0) channels.add(w, i * p.grad.row + j * p.grad.pixel, sums);
+        }
+      }
+    });
+  });
 }
 
-constexpr int kAdjointChannels = 4;  // whose sums a thread holds at a time
+// Sums each channel over the block's threads, in a fixed order; thread number c of the first warp gets
+// channel c's.
+template <class T>
+__device__ T sum_over_block(const T* sums, T (*all)[kAdjointChannels]) {
+  const int lane = static_cast<int>(threadIdx.x), channel = lane % kAdjointChannels;
+  for (int c = 0; c < kAdjointChannels; ++c) all[threadIdx.y * kColumns + threadIdx.x][c] = sums[c];
+  __syncthreads();
+  T total = 0;
+  if (threadIdx.y == 0) {
+    for (int t = lane / kAdjointChannels; t < kThreads; t += kColumns / kAdjointChannels)
+      total += all[t][channel];
+    for (int step = kAdjointChannels; step < kColumns; step *= 2) {
+      total += __shfl_xor_sync(0xffffffffu, total, step);
+    }
+  }
+  __syncthreads();
+  return total;
+}
 
-// Adds what the output pixels in one pair of windows give to input pixel (py, px), in a fixed order.
+// The pixels of a tile that threads search for alone.
 template <Padding padding, class T>
-__device__ void gather(const Problem<T>& p, const AxisMap& x, const AxisMap& y, const Copies<padding>& cx,
-                       const Copies<padding>& cy, const Window& wx, const Window& wy, int64_t px, int64_t py,
-                       const T* grad, int channels, T* sums) {
-  const Range rows = rows_in(x, y, wx, wy, p.frame.out_height);
-  for (int64_t i = rows.begin; i < rows.end; ++i) {
-    const Range columns = columns_in(y, i, wy, columns_in(x, i, wx, {0, p.frame.out_width}));
-    for (int64_t j = columns.begin; j < columns.end; ++j) {
-      const T w = cy.template weight<T>(y.at(i, j), py, wy.copy) * cx.template weight<T>(x.at(i, j), px, wx.copy);
-      if (w == 0) continue;
-      const T* g = grad + i * p.grad.row + j * p.grad.pixel;
-      for (int c = 0; c < channels; ++c) sums[c] += w * g[c * p.grad.channel];
+__device__ void adjoint_alone(const Search<padding, T>& s, const Problem<T>& p, const Place& at) {
+  const int count = at.channels;
+  const Channels<T> channels{p.grad.data + at.n * p.grad.batch + at.channel * p.grad.channel,
+                             at.channel_step * p.grad.channel, count};
+  T* grad_input = p.grad_input.data + at.n * p.grad_input.batch + at.channel * p.grad_input.channel;
+  for (int r = threadIdx.y; r < kAdjointRows; r += kRows) {
+    for (int number = at.pixel; number < kColumns; number += at.pixel_step) {
+      const int px = at.column + number, py = at.row + r;
+      if (px >= p.frame.width || py >= p.frame.height || !s.alone(p.frame, px, py)) continue;
+      T sums[kAdjointChannels] = {};
+      s.cy.each([&](int64_t ky) {
+        s.cx.each([&](int64_t kx) {
+          if (s.cx.is_next_ones(px, kx) || s.cy.is_next_ones(py, ky)) return;
+          gather_close(s, p, s.cx.place(px, kx), s.cy.place(py, ky), channels, sums);
+        });
+      });
+      T* out = grad_input + py * p.grad_input.row + px * p.grad_input.pixel;
+
+      for (int c = 0; c < kAdjointChannels; ++c) {
+        if (c < count) out[c * at.channel_step * p.grad_input.channel] = sums[c];
+      }
+    }
+  }
+}
+
+// And the others.
+template <Padding padding, class T>
+__device__ __noinline__ void adjoint_together(const Search<padding, T>& s, const Problem<T>& p,
+                                              const Tiles& tiles, T (*all)[kAdjointChannels]) {
+  const Place at(p, tiles);
+  for (int k = 0; k < kAdjointRows * kColumns; ++k) {
+    const int px = at.column + k % kColumns, py = at.row + k / kColumns;
+    if (px >= p.frame.width || py >= p.frame.height || s.alone(p.frame, px, py)) continue;
+    for (int64_t c = at.channel_begin; c < at.channel_end; c += kAdjointChannels) {
+      const int64_t left = at.channel_end - c;
+      const int count = static_cast<int>(left < kAdjointChannels ? left : kAdjointChannels);
+      const Channels<T> channels{p.grad.data + at.n * p.grad.batch + c * p.grad.channel, p.grad.channel,
+                                 count};
+      T sums[kAdjointChannels] = {};
+      gather_shared(s, p, px, py, channels, sums);
+      const T total = sum_over_block(sums, all);
+      if (threadIdx.y == 0 && static_cast<int>(threadIdx.x) < count) {
+        p.grad_input.data[at.n * p.grad_input.batch + (c + threadIdx.x) * p.grad_input.channel +
+                          py * p.grad_input.row + px * p.grad_input.pixel] = total;
+      }
     }
   }
 }
 
 template <Padding padding, class T>
-__global__ void __launch_bounds__(kThreads) adjoint(Problem<T> p, int64_t groups) {
-  const int64_t pixels = p.frame.height * p.frame.width;
-  const int64_t index = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  if (index >= p.batches * groups * pixels) return;
-  const int64_t px = index % p.frame.width, py = index / p.frame.width % p.frame.height;
-  const int64_t group = index / pixels % groups, n = index / pixels / groups;
-  const AxisMap x = axis_map(p, n, 0), y = axis_map(p, n, 1);
-  double low, high;
-  extent(x, &low, &high);
-  const Copies<padding> cx(p.frame.width, p.frame.align_corners, low, high);
-  extent(y, &low, &high);
-  const Copies<padding> cy(p.frame.height, p.frame.align_corners, low, high);
-  const int64_t channel = group * kAdjointChannels;
-  const int channels = static_cast<int>(p.channels - channel < kAdjointChannels ? p.channels - channel : kAdjointChannels);
-  const T* grad = p.grad.data + n * p.grad.batch + channel * p.grad.channel;
-  T sums[kAdjointChannels] = {};
-  for (int64_t ky = cy.first; ky <= cy.last; ++ky) {
-    for (int64_t kx = cx.first; kx <= cx.last; ++kx) {
-      gather<padding>(p, x, y, cx, cy, cx.window(px, kx), cy.window(py, ky), px, py, grad, channels, sums);
-    }
-  }
-  T* out = p.grad_input.data + n * p.grad_input.batch + channel * p.grad_input.channel + py * p.grad_input.row +
-           px * p.grad_input.pixel;
-  for (int c = 0; c < channels; ++c) out[c * p.grad_input.channel] = sums[c];
+__global__ void __launch_bounds__(kThreads, sizeof(T) < 8 && padding != Padding::reflection ? 2 : 1)
+    adjoint(const __grid_constant__ Problem<T> p, const __grid_constant__ Tiles tiles) {
+  __shared__ Search<padding, T> search;
+  __shared__ T all[kThreads][kAdjointChannels];
+  const Place at(p, tiles);
+  if (threadIdx.x == 0 && threadIdx.y == 0) search.init(p, at.n);
+  __syncthreads();
+  if (search.close) adjoint_alone(search, p, at);
+  const bool outer = at.row == 0 || at.column == 0 || at.row + kAdjointRows >= p.frame.height ||
+                     at.column + kColumns >= p.frame.width;
+  if (!search.close || (padding == Padding::border && outer)) adjoint_together(search, p, tiles, all);
 }
 
-// ---- launches ----------------------------------------------------------------------------------------------
+// ---- launches ---------------------------------------------------------------------------------------------
 
 template <class... Parameters, class... Arguments>
 cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks, dim3 threads, cudaStream_t stream,
@@ -397,41 +675,43 @@ cudaError_t with_padding(Padding padding, const F& f) {
 
 template <class T>
 cudaError_t launch_sample(const Problem<T>& p, cudaStream_t stream) {
-  const Tiles tiles = tiles_of(p, true);
+  const Tiles tiles = output_tiles(p, true);
   return with_padding(p.padding, [&](auto padding) {
-    return launch(sample<padding.value, T>, tiles.per_image() * p.batches, dim3(kColumns, kRows), stream, p, tiles);
+    return launch(sample<padding.value, T>, tiles.per_image() * p.batches, dim3(kColumns, kRows), stream, p,
+                  tiles);
   });
 }
 
 template <class T>
 int64_t moment_blocks(const Problem<T>& p) {
-  return tiles_of(p, false).per_image();
+  return output_tiles(p, false).per_image();
 }
 
 template <class T>
 cudaError_t launch_moments(const Problem<T>& p, double* partial, void* grad_theta, cudaStream_t stream) {
-  const Tiles tiles = tiles_of(p, false);
+  const Tiles tiles = output_tiles(p, false);
   const cudaError_t error = with_padding(p.padding, [&](auto padding) {
-    return launch(tile_moments<padding.value, T>, tiles.per_image() * p.batches, dim3(kColumns, kRows), stream, p,
-                  tiles, partial);
+    return launch(tile_moments<padding.value, T>, tiles.per_image() * p.batches, dim3(kColumns, kRows),
+                  stream, p, tiles, partial);
   });
   if (error != cudaSuccess) return error;
-  return launch(theta_gradients<T>, p.batches, dim3(32, kMoments), stream, p, tiles.per_image(), partial, grad_theta);
+  return launch(theta_gradients<T>, p.batches, dim3(32, kMoments), stream, p, tiles.per_image(), partial,
+                grad_theta);
 }
 
 template <class T>
 cudaError_t launch_adjoint(const Problem<T>& p, cudaStream_t stream) {
-  const int64_t groups = ceil_div(p.channels, kAdjointChannels);
-  const int64_t pixels = p.batches * groups * p.frame.height * p.frame.width;
+  const Tiles tiles = input_tiles(p);
   return with_padding(p.padding, [&](auto padding) {
-    return launch(adjoint<padding.value, T>, ceil_div(pixels, kThreads), dim3(kThreads), stream, p, groups);
+    return launch(adjoint<padding.value, T>, tiles.per_image() * p.batches, dim3(kColumns, kRows), stream, p,
+                  tiles);
   });
 }
 
-#define STN_INSTANTIATE(T)                                                                \
-  template cudaError_t launch_sample(const Problem<T>&, cudaStream_t);                    \
-  template int64_t moment_blocks(const Problem<T>&);                                      \
-  template cudaError_t launch_moments(const Problem<T>&, double*, void*, cudaStream_t);   \
+#define STN_INSTANTIATE(T)                                                              \
+  template cudaError_t launch_sample(const Problem<T>&, cudaStream_t);                  \
+  template int64_t moment_blocks(const Problem<T>&);                                    \
+  template cudaError_t launch_moments(const Problem<T>&, double*, void*, cudaStream_t); \
   template cudaError_t launch_adjoint(const Problem<T>&, cudaStream_t);
 STN_INSTANTIATE(float)
 STN_INSTANTIATE(double)
