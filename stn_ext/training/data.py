@@ -182,12 +182,12 @@ def _find_idx(name: str, directory: Path, stems: list[str]) -> list[Path]:
 
 
 def _download(name: str, directory: Path) -> None:
-    import torchvision  # here, as nothing else needs it
-
     folder = _IDX_SETS[name][0]
     try:
+        import torchvision  # here, as nothing else needs it; RuntimeError where it does not fit this PyTorch
+
         getattr(torchvision.datasets, folder)(directory, download=True)
-    except (OSError, RuntimeError) as error:
+    except (ImportError, OSError, RuntimeError) as error:
         raise UserError(
             f"cannot download {name}: put its four files *-idx?-ubyte.gz into "
             f"{directory / folder / 'raw'} ({error})"

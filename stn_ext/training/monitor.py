@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ..models import ImageClassifier
 from .data import ImageSet, Normalisation
@@ -64,14 +65,22 @@ class Board:
 
     def images(self, epoch: int, pairs: Tensor) -> None:
         """pairs: uint8 (N, C, H, 2 W), drawn in rows of up to five."""
-        from torchvision.utils import make_grid
-
-        grid = make_grid(pairs, nrow=5, padding=2, pad_value=128)
-        self._writer.add_image("input and warped", grid, epoch)
+        self._writer.add_image("input and warped", grid(pairs, columns=5), epoch)
         self._writer.flush()
 
     def close(self) -> None:
         self._writer.close()
+
+
+def grid(images: Tensor, columns: int) -> Tensor:
+    """Images (N, C, H, W) in rows, framed in grey: (C, rows * (H + 2) + 2, columns * (W + 2) + 2)."""
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    framed = pad(images, (1, 1, 1, 1), value=128)
+    framed = pad(framed, (0, 0, 0, 0, 0, 0, 0, rows * columns - len(images)), value=128)
+    _, channels, height, width = framed.shape
+    placed = framed.view(rows, columns, channels, height, width).permute(2, 0, 3, 1, 4)
+    return pad(placed.reshape(channels, rows * height, columns * width), (1, 1, 1, 1), value=128)
 
 
 def examples(data: ImageSet, per_class: int = 2, at_most: int = 50) -> ImageSet:
