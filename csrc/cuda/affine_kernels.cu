@@ -85,8 +85,7 @@ struct Place {
     const int lane = static_cast<int>(threadIdx.x);
     channel = channel_begin + lane % t.lanes;
     channel_step = t.lanes;
-    const int64_t own = (channel_end - channel + channel_step - 1) / channel_step;
-    channels = static_cast<int>(own);
+    channels = static_cast<int>((channel_end - channel + channel_step - 1) / channel_step);
     pixel = lane / t.lanes;
     pixel_step = kColumns / t.lanes;
   }
@@ -309,14 +308,12 @@ __global__ void __launch_bounds__(32 * kMoments)
 constexpr double kFar = 1e15;             // beyond, reflection has no fraction left to fold (split_any)
 constexpr double kMargin = 1 + 1.0 / 64;  // of a window's half width, 1: rounding loses no output pixel
 
-// An interval of one axis' coordinates, in the copy of the image of which it is a part.
+// An interval of one axis' coordinates.
 struct Window {
   double low, high;
-  int64_t copy;
 };
 
-// The repetitions of an input axis that the output reaches: copies number `first` to `last`, odd ones
-// mirrored.
+// The copies of an input axis that the output reaches: numbers `first` to `last`, odd ones mirrored.
 template <Padding padding>
 struct Copies {
   int64_t length, first, last;
@@ -371,9 +368,9 @@ struct Copies {
 
   // The coordinates that may touch pixel `at` in a copy.
   __device__ Window window(int64_t at, int64_t copy) const {
-    if (folded) return {-HUGE_VAL, HUGE_VAL, 0};
+    if (folded) return {-HUGE_VAL, HUGE_VAL};
     const double centre = static_cast<double>(place(at, copy));
-    Window w{centre - kMargin, centre + kMargin, copy};
+    Window w{centre - kMargin, centre + kMargin};
     if (padding == Padding::border && at == 0) w.low = -HUGE_VAL;
     if (padding == Padding::border && at == length - 1) w.high = HUGE_VAL;
     return w;
@@ -464,7 +461,6 @@ struct Channels {
 
   __device__ void add(T w, int64_t offset, T* sums) const {
     const T* g = grad + offset;
-
     for (int c = 0; c < kAdjointChannels; ++c) {
       if (c < count) sums[c] += w * g[c * step];
     }
@@ -599,7 +595,6 @@ __device__ void adjoint_alone(const Search<padding, T>& s, const Problem<T>& p, 
         });
       });
       T* out = grad_input + py * p.grad_input.row + px * p.grad_input.pixel;
-
       for (int c = 0; c < kAdjointChannels; ++c) {
         if (c < count) out[c * at.channel_step * p.grad_input.channel] = sums[c];
       }

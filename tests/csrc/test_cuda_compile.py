@@ -1,0 +1,72 @@
+"""The CUDA kernels compile for every GPU that is served, without warnings, and in float32 without spills."""
+
+import os
+import re
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from build_support.cuda_toolkit import find_toolkit
+from tests.maps import PADDINGS
+
+ROOT = Path(__file__).parents[2]
+ARCHITECTURES = ("75", "80", "86", "89", "90", "100", "120")
+
+
+class Function(NamedTuple):
+    name: str
+    registers: int | None  # of a kernel and all that it calls; none for a function that is not inlined
+    spilled: int  # bytes stored
+
+
+def parse(output):
+    """What ptxas -v says of each kernel and each function, in either order, demangled."""
+    spilled, registers, name = {}, {}, None
+    for line in output.splitlines():
+        if found := re.search(r"Compiling entry function '(\w+)'", line):
+            kernel = found[1]
+        elif found := re.search(r"Function properties for (\w+)", line):
+            name = found[1]
+        elif found := re.search(r"(\d+) bytes spill stores", line):
+            spilled[name] = int(found[1])
+        elif found := re.search(r"Used (\d+) registers", line):
+            registers[kernel] = int(found[1])
+    names = subprocess.check_output(["c++filt", *spilled], text=True).splitlines()
+    return [Function(brief(n), registers.get(m), s) for n, (m, s) in zip(names, spilled.items(), strict=True)]
+
+
+def brief(name):
+    """A kernel's name with its template's arguments, without namespaces and parameters."""
+    name = re.sub(r"\(anonymous namespace\)::|\w+::|^void ", "", name)
+    return re.sub(r"\(Padding\)(\d)", lambda found: PADDINGS[int(found[1])], name).split("(")[0]
+
+
+def test_float32_kernels_do_not_spill(tmp_path):
+    toolkit, reason = find_toolkit(torch.version.cuda or "", os.environ)
+    if toolkit is None:
+        pytest.skip(f"no nvcc: {reason}")
+    flags = ["-std=c++17", "-O3", "-Xptxas", "-v", "--Werror", "all-warnings", "-c", "-I", ROOT / "csrc"]
+
+    def compile(architecture):
+        command = [toolkit.root / "bin/nvcc", *flags, f"-arch=sm_{architecture}"]
+        files = [ROOT / "csrc/cuda/affine_kernels.cu", "-o", tmp_path / f"{architecture}.o"]
+        done = subprocess.run([*command, *files], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return parse(done.stderr)
+
+    with ThreadPoolExecutor(2) as pool:
+        results = dict(zip(ARCHITECTURES, pool.map(compile, ARCHITECTURES), strict=True))
+    lines = [
+        f"sm_{architecture:3} {f.registers or '-':>4} registers {f.spilled:5} bytes spilled  {f.name}"
+        for architecture, functions in results.items()
+        for f in functions
+    ]
+    table = "\n".join(lines)
+    print(table)
+    kernels = [f for functions in results.values() for f in functions if f.registers]
+    assert len(kernels) == len(ARCHITECTURES) * 20, table
+    assert not [line for line in lines if "float" in line and " 0 bytes spilled" not in line], table
