@@ -64,16 +64,15 @@ def run(scope: str, seed: int, options: argparse.Namespace) -> dict:
 def table(results: list[dict]) -> str:
     """A Markdown table of means over seeds, with the standard deviation."""
     lines = [
-        "| | test accuracy, % | cross entropy | seeds | training time, s |",
-        "| --- | ---: | ---: | ---: | ---: |",
+        "| | test accuracy, % | cross entropy | seeds |",
+        "| --- | ---: | ---: | ---: |",
     ]
     names = {"stn": "with a spatial transformer", "cls": "without, the control"}
     for scope in SCOPES:
         rows = [row for row in results if row["scope"] == scope]
         accuracy = _spread([100 * row["accuracy"] for row in rows], 3)
         loss = _spread([row["cross_entropy"] for row in rows], 4)
-        seconds = statistics.median(row["train_seconds"] for row in rows)
-        lines.append(f"| {names[scope]} | {accuracy} | {loss} | {len(rows)} | {seconds:.0f} |")
+        lines.append(f"| {names[scope]} | {accuracy} | {loss} | {len(rows)} |")
     return "\n".join(lines)
 
 

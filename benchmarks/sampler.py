@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import statistics
 import sys
 from pathlib import Path
+
+os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # its profiler is chatty; read on import
 
 import torch
 from cases import BASELINE, CASES, CONTENDERS, PASSES, Problem

@@ -163,11 +163,19 @@ def test_no_channels(device):
     assert x.grad.shape == x.shape and torch.equal(theta.grad, torch.zeros_like(theta))
 
 
-def test_second_order_raises(device):
+def test_second_order_by_the_input(device):
+    """The output is linear in the input: all but the second derivative by theta is there."""
+    x = torch.randn(1, 2, 5, 5, dtype=torch.float64, device=device, requires_grad=True)
+    theta = MAPS["small turn"].to(device)
+    assert torch.autograd.gradgradcheck(lambda a: affine_sample(a, theta, (4, 6)).square(), x)
+
+
+def test_second_order_by_theta_raises(device):
     x = torch.randn(1, 1, 5, 5, dtype=torch.float64, device=device, requires_grad=True)
     theta = MAPS["small turn"].to(device, copy=True).requires_grad_()
-    with pytest.raises(RuntimeError, match="has no derivative of its own"):
-        torch.autograd.grad(affine_sample(x, theta).square().sum(), (x, theta), create_graph=True)
+    (grad,) = torch.autograd.grad(affine_sample(x, theta).square().sum(), theta, create_graph=True)
+    with pytest.raises(NotImplementedError, match="the gradient of theta has no derivative"):
+        grad.sum().backward()
 
 
 def test_raw_operators_refuse_tensors_that_need_gradients(device):
@@ -201,4 +209,13 @@ def test_compile_takes_it_whole(device):
     theta = torch.cat([MAPS["small turn"], MAPS["shear"]]).float().to(device)
     grad = torch.randn_like(x)
     ours, expected = gradients(f, x, theta, grad), gradients(affine_sample, x, theta, grad)
+    assert all(torch.equal(a, b) for a, b in zip(ours, expected, strict=True))
+
+
+def test_functional_gradient(device):
+    x = torch.randn(2, 3, 7, 8, device=device)
+    theta = torch.cat([MAPS["small turn"], MAPS["shear"]]).float().to(device)
+    weight = torch.randn_like(x)
+    ours = torch.func.grad(lambda a, t: (affine_sample(a, t) * weight).sum(), argnums=(0, 1))(x, theta)
+    expected = gradients(affine_sample, x, theta, weight)
     assert all(torch.equal(a, b) for a, b in zip(ours, expected, strict=True))
