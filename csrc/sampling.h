@@ -189,9 +189,9 @@ struct AxisTaps {
   V tap, w0, w1, d0, d1;
 };
 
-// The taps around a coordinate. The pair is the outermost one at most: tap <= highest, two less than the pixels
-// stored (one pixel is stored with a zero beside it). Outside pixels are zero: the pair moves inside and the
-// weights follow.
+// The taps around a coordinate. The pair is the outermost one at most: tap <= highest, two less than the
+// pixels stored (one pixel is stored with a zero beside it). Outside pixels are zero: the pair moves inside
+// and the weights follow.
 template <Padding padding, class V>
 STN_INLINE AxisTaps<V> axis_taps(V whole, V frac, V length, V highest, bool align_corners) {
   const Coordinate<V> c = fold<padding>(whole, frac, length, align_corners);

@@ -26,9 +26,9 @@ template <class T>
 struct Axis {
   AxisMap map;
   int64_t length;
-  double last;                                  // pixel
+  double last;                                // pixel
   Vec<T> head, rest, vector_length, highest;  // Walk's, and axis_taps'
-  bool exact;                                   // no coordinate is beyond kExactCoordinate, or NaN
+  bool exact;                                 // no coordinate is beyond kExactCoordinate, or NaN
 
   STN_INLINE Axis(const Problem<T>& p, int64_t n, int axis)
       : map(axis_map(p, n, axis)), length(axis == 0 ? p.frame.width : p.frame.height) {
@@ -81,13 +81,15 @@ struct Stepper {
   }
 };
 
-// f(k, x whole, x frac, y whole, y frac) for each vector of a block's pixels, from pixel k on; whatever they are.
+// f(k, x whole, x frac, y whole, y frac) for each vector of a block's pixels, from pixel k on; whatever they
+// are.
 template <Padding padding, class T, class F>
 STN_INLINE void for_coordinates(const Segment<T>& sx, const Segment<T>& sy, int count, bool align_corners,
                                 const F& f) {
   if (sx.axis.exact && sy.axis.exact) {
     const Stepper<T> step_x(sx), step_y(sy);
-    const Vec<T> base_x = Vec<T>{} + static_cast<T>(step_x.base), base_y = Vec<T>{} + static_cast<T>(step_y.base);
+    const Vec<T> base_x = Vec<T>{} + static_cast<T>(step_x.base),
+                 base_y = Vec<T>{} + static_cast<T>(step_y.base);
     Vec<T> number = lane_numbers<T>();
     for (int k = 0; k < count; k += Simd<T>::lanes, number += Simd<T>::lanes) {
       Vec<T> x, y, fx, fy;
@@ -194,8 +196,8 @@ STN_INLINE bool fill_block(const Geometry<T>& g, int64_t i, int64_t j, Block<T>*
   if (p.padding == Padding::zeros) {
     // A pixel is NaN if either coordinate is, even where the other is outside.
     const bool nan = sx.begin != sx.begin || sy.begin != sy.begin;
-    if (!nan &&
-        (sx.outside(-1 - kMargin, g.x.last + 1 + kMargin) || sy.outside(-1 - kMargin, g.y.last + 1 + kMargin))) {
+    if (!nan && (sx.outside(-1 - kMargin, g.x.last + 1 + kMargin) ||
+                 sy.outside(-1 - kMargin, g.y.last + 1 + kMargin))) {
       return false;
     }
     fill_any<Padding::zeros, derivatives>(g, sx, sy, b);

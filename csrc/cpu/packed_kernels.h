@@ -81,7 +81,8 @@ STN_INLINE void find_used(const Block<T>& b, int32_t* use) {
   for (int k = 0; k < b.count; k += Simd<T>::lanes) {
     const auto x0 = used<derivatives>(b.wx0, b.dx0, k), x1 = used<derivatives>(b.wx1, b.dx1, k);
     const auto y0 = used<derivatives>(b.wy0, b.dy0, k), y1 = used<derivatives>(b.wy1, b.dy1, k);
-    store(use + k, __builtin_convertvector((y0 & x0 & 1) | (y0 & x1 & 2) | (y1 & x0 & 4) | (y1 & x1 & 8), IndexVec<T>));
+    store(use + k, __builtin_convertvector((y0 & x0 & 1) | (y0 & x1 & 2) | (y1 & x0 & 4) | (y1 & x1 & 8),
+                                           IndexVec<T>));
   }
 }
 
@@ -105,8 +106,8 @@ struct TapPointers {
 
 // `channels` channels of a block, to out + k * out_pixel for pixel k.
 template <class T>
-STN_INLINE void sample_packed(const Packed<T>& image, const Block<T>& b, int64_t channels, const T* zeros, T* out,
-                              int64_t out_pixel) {
+STN_INLINE void sample_packed(const Packed<T>& image, const Block<T>& b, int64_t channels, const T* zeros,
+                              T* out, int64_t out_pixel) {
   constexpr int lanes = Simd<T>::lanes;
   alignas(64) int32_t use[kBlock];
   alignas(64) T weight[4 * kBlock];
