@@ -19,6 +19,8 @@ from .errors import UserError, guarded
 
 T = TypeVar("T")
 
+SAVING = 60.0  # seconds that the main process has for its checkpoint after Ctrl-C
+
 
 @dataclass(frozen=True)
 class Process:
@@ -142,9 +144,12 @@ def _spawn(work: Callable[[Namespace, Process], None], args: Namespace, devices:
         except torch.multiprocessing.ProcessExitedException as error:
             sys.exit(error.exit_code)
         except KeyboardInterrupt:
-            # The main process first, while the others still answer it: it saves the last whole epoch.
+            # The main process saves the last whole epoch, while the others still answer it.
+            main = context.processes[0]
+            main.terminate()
+            main.join(SAVING)
             for child in context.processes:
-                child.terminate()
+                child.kill()
                 child.join()
             sys.exit(130)
 
@@ -153,4 +158,9 @@ def _child(rank: int, work: Callable, args: Namespace, devices: list[torch.devic
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which passes it on
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     process = Process(devices[rank], rank, len(devices))
-    sys.exit(guarded(lambda: _join(work, args, process, init_method), quiet=not process.is_main))
+    code = guarded(lambda: _join(work, args, process, init_method), quiet=not process.is_main)
+    if code == 130:
+        # Not by way of the process group's destructor, which may wait for the others.
+        sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)

@@ -1,0 +1,39 @@
+"""Every SIMD level of this machine passes the operator's tests; the best one does in the other files."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import stn_ext
+
+TESTS = Path(__file__).parent
+
+
+def run_at(level, *command):
+    environment = os.environ | {"STN_EXT_CPU_LEVEL": level}
+    environment.pop("PYTEST_ADDOPTS", None)
+    return subprocess.run(
+        [sys.executable, *command], env=environment, capture_output=True, text=True, cwd=TESTS.parent
+    )
+
+
+@pytest.mark.skipif(stn_ext.build_info()["simd"] == "portable", reason="the best level is the portable one")
+def test_portable_level():
+    files = [TESTS / name for name in ("test_functional.py", "test_autograd.py", "test_properties.py")]
+    # opcheck and the compilers see the same operators at every level.
+    selection = ["-k", "not opcheck and not compile"]
+    result = run_at("portable", "-m", "pytest", "-q", "--device", "cpu", *selection, *files)
+    assert result.returncode == 0, result.stdout
+
+
+def test_the_level_can_be_lowered():
+    script = "import stn_ext; print(stn_ext.build_info()['simd'])"
+    assert run_at("portable", "-c", script).stdout.strip() == "portable"
+
+
+def test_unknown_level():
+    result = run_at("avx1024", "-c", "import stn_ext; stn_ext.build_info()")
+    assert "STN_EXT_CPU_LEVEL: expected one of this processor's levels (portable" in result.stderr
