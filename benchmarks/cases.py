@@ -44,7 +44,9 @@ class Problem:
         def uniform(low: float, high: float) -> Tensor:
             return torch.empty(n).uniform_(low, high, generator=generator)
 
-        angle, scale = uniform(-torch.pi / 6, torch.pi / 6), uniform(0.9, 1.1)
+        # Spread evenly; a single image turns by 20 degrees, for an upright one would flatter the caches.
+        angle = torch.linspace(-torch.pi / 6, torch.pi / 6, n) if n > 1 else torch.tensor([torch.pi / 9])
+        scale = uniform(0.9, 1.1)
         c, s = scale * angle.cos(), scale * angle.sin()
         theta = torch.stack((c, -s, uniform(-0.1, 0.1), s, c, uniform(-0.1, 0.1)), 1).view(n, 2, 3)
         input, grad = torch.randn(2, *case.shape, generator=generator)

@@ -11,6 +11,8 @@
 namespace stn::cpu {
 namespace STN_LEVEL {
 
+// Rows are taken in strips as wide as a block: a turned row crosses many rows of the input, and what it has
+// brought into the cache is to be there still for the next.
 constexpr int kBlock = kWalk;
 
 // ---- coordinates ----
@@ -274,28 +276,35 @@ STN_INLINE void sample_channels(const Problem<T>& p, const Block<T>& b, const T*
 }
 
 template <class T>
+STN_INLINE void zero_planes(const Problem<T>& p, int count, int64_t channels, T* out) {
+  for (int64_t c = 0; c < channels; ++c) {
+    __builtin_memset(out + c * p.output.channel, 0, sizeof(T) * static_cast<size_t>(count));
+  }
+}
+
+template <class T>
 void sample(const Problem<T>& p, int64_t n, int64_t begin, int64_t end) {
   const Geometry<T> g(p, n, p.input.row);
   const T* image = p.input.data + n * p.input.batch;
   T* output = p.output.data + n * p.output.batch;
   const int64_t width = p.frame.out_width, stop = end * width;
   Block<T> b;
-  for (int64_t i = begin; i < end; ++i) {
-    for (int64_t j = 0; j < width; j += kBlock) {
+  for (int64_t j = 0; j < width; j += kBlock) {
+    for (int64_t i = begin; i < end; ++i) {
       T* out = output + i * width + j;
-      const int64_t room = stop - (i * width + j);
+      // In an image of one strip, the next row is still to be written.
+      const int64_t room = width <= kBlock ? stop - i * width : width - j;
       if (!fill_block<false>(g, i, j, &b)) {
-        for (int64_t c = 0; c < p.channels; ++c) {
-          __builtin_memset(out + c * p.output.channel, 0, sizeof(T) * static_cast<size_t>(b.count));
-        }
+        zero_planes(p, b.count, p.channels, out);
         continue;
       }
       int64_t c = 0;
       for (; c + 2 <= p.channels; c += 2) {
         sample_channels<2>(p, b, image + c * p.input.channel, out + c * p.output.channel, room);
       }
-      if (c < p.channels)
+      if (c < p.channels) {
         sample_channels<1>(p, b, image + c * p.input.channel, out + c * p.output.channel, room);
+      }
     }
   }
 }
@@ -381,13 +390,13 @@ STN_INLINE void for_moments(const Geometry<T>& g, int64_t begin, int64_t end, do
   const AxisMap& m = g.x.map;
   Block<T> b;
   for (int k = 0; k < kMoments; ++k) out[k] = 0;
-  for (int64_t i = begin; i < end; ++i) {
-    const double v = static_cast<double>(i) - m.centre_i;
-    for (int64_t j = 0; j < g.p.frame.out_width; j += kBlock) {
+  for (int64_t j = 0; j < g.p.frame.out_width; j += kBlock) {
+    const double u = static_cast<double>(j) - m.centre_j;
+    for (int64_t i = begin; i < end; ++i) {
       if (!fill_block<true>(g, i, j, &b)) continue;
       T sums[4];
       f(b, i, j, sums);
-      const double u = static_cast<double>(j) - m.centre_j;
+      const double v = static_cast<double>(i) - m.centre_i;
       for (int axis = 0; axis < 2; ++axis) {
         const double total = sums[2 * axis], numbered = sums[2 * axis + 1];
         out[3 * axis] += numbered + u * total;

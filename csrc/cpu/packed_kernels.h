@@ -136,8 +136,8 @@ void sample_channels_last(const Problem<T>& p, int64_t n, int64_t begin, int64_t
   const Geometry<T> g(p, n, p.input.row / p.input.pixel);
   const Packed<T> image{p.input.data + n * p.input.batch, p.input.row, p.input.pixel};
   Block<T> b;
-  for (int64_t i = begin; i < end; ++i) {
-    for (int64_t j = 0; j < p.frame.out_width; j += kBlock) {
+  for (int64_t j = 0; j < p.frame.out_width; j += kBlock) {
+    for (int64_t i = begin; i < end; ++i) {
       T* out = p.output.data + n * p.output.batch + i * p.output.row + j * p.output.pixel;
       if (fill_block<false>(g, i, j, &b)) {
         sample_packed(image, b, p.channels, zeros, out, p.output.pixel);
@@ -156,17 +156,15 @@ void sample_group(const Problem<T>& p, int64_t n, int64_t c, int64_t channels, T
   const Geometry<T> g(p, n, p.stored_width);
   Block<T> b;
   PackedBlock<T> values;
-  for (int64_t i = 0; i < p.frame.out_height; ++i) {
-    for (int64_t j = 0; j < p.frame.out_width; j += kBlock) {
+  for (int64_t j = 0; j < p.frame.out_width; j += kBlock) {
+    for (int64_t i = 0; i < p.frame.out_height; ++i) {
       T* out = p.output.data + n * p.output.batch + c * p.output.channel + i * p.output.row + j;
       if (fill_block<false>(g, i, j, &b)) {
         sample_packed(image, b, Simd<T>::lanes, zeros, values.value, Simd<T>::lanes);
         unpack_block(values, p.output.channel, channels, b.count, out);
         continue;
       }
-      for (int64_t k = 0; k < channels; ++k) {
-        __builtin_memset(out + k * p.output.channel, 0, sizeof(T) * static_cast<size_t>(b.count));
-      }
+      zero_planes(p, b.count, channels, out);
     }
   }
 }
