@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import accuracy
+import errors
 import sampler
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,8 +24,10 @@ def tables() -> dict[str, str]:
     results = ROOT / "benchmarks/results"
     trained = json.loads((results / "accuracy.json").read_text())
     timed = json.loads((results / "sampler-cpu.json").read_text())
+    exact = json.loads((results / "errors.json").read_text())
     return {
         "accuracy": f"{accuracy.table(trained['runs'])}\n\n{on(trained['machine'])}",
+        "errors": f"{errors.table(exact['rows'])}\n\n{on(exact['machine'])}",
         "sampler": f"{sampler.table(timed['rows'])}\n\n{on(timed['machine'])}",
     }
 
