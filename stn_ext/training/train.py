@@ -7,13 +7,14 @@ import time
 from argparse import Namespace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from . import checkpoints, config, data, engine
 from .distributed import Process
 from .errors import Interrupted, UserError
 from .files import make_directory, set_aside, write_atomically
+from .interruption import Interruption
 from .monitor import Bar, Board, epoch_line, examples, side_by_side
 from .run import About, Run, about_of, check_architecture
 
@@ -37,17 +38,23 @@ def train(args: Namespace, process: Process) -> None:
     )
     saver = Saver(args, run.epoch)
     board = Board(config.directory(args, "log"), run.epoch + 1) if process.is_main else None
-    try:
-        train_epochs(run, training, validation, saver, board)
-    except KeyboardInterrupt:
-        raise Interrupted(saver.finish()) from None
-    finally:
-        if board:
-            board.close()
+    with Interruption() as interruption:
+        try:
+            train_epochs(run, training, validation, saver, board, interruption)
+        except KeyboardInterrupt:
+            raise Interrupted(saver.finish()) from None
+        finally:
+            if board:
+                board.close()
 
 
 def train_epochs(
-    run: Run, training: data.ImageSet, validation: data.ImageSet, saver: Saver, board: Board | None
+    run: Run,
+    training: data.ImageSet,
+    validation: data.ImageSet,
+    saver: Saver,
+    board: Board | None,
+    interruption: Interruption,
 ) -> None:
     """All the epochs that are left, with what is shown and saved between them."""
     args, process = run.args, run.process
@@ -62,8 +69,20 @@ def train_epochs(
         order = engine.epoch_order(len(training), args.batch_size, run.order)
         began = time.perf_counter()
         with Bar(f"epoch {epoch}/{args.num_epoch}", len(training), process.is_main) as bar:
+
+            def after_step(images: int, totals: Tensor, bar: Bar = bar) -> None:
+                interruption.check()
+                bar(images, totals)
+
             metrics = engine.train_epoch(
-                trained, run.optimizer, run.scheduler, training, normalisation, order, process, on_step=bar
+                trained,
+                run.optimizer,
+                run.scheduler,
+                training,
+                normalisation,
+                order,
+                process,
+                on_step=after_step,
             )
         speed = len(training) / (time.perf_counter() - began)
         if not metrics.loss < float("inf"):
