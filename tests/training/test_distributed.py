@@ -19,7 +19,7 @@ from stn_ext.training.train import distribute
 from tests.command_line import directories, run, started, succeed
 
 CPU = torch.device("cpu")
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 OPTIONS = ["--gpu_ids", "-1", "--net", "small", "--limit", "603", "--batch_size", "64"]
 
 
