@@ -1,30 +1,51 @@
-"""The problems that the sampler is timed on, and the contenders."""
+"""The problems that the sampler is timed on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-
-import stn_ext
 
 
 @dataclass(frozen=True)
 class Case:
-    shape: tuple[int, int, int, int]
-    about: str
+    shape: tuple[int, int, int, int]  # of the input
+    size: tuple[int, int] | None = None  # of the output; the input's when None
+    scale: float = 1.0  # of the maps: below 1 they zoom in
+    shift: float = 0.0  # in x; 1 is half an image
+    channels_last: bool = False
+
+    def __str__(self) -> str:
+        shape = "x".join(map(str, self.shape))
+        return shape if self.size is None else f"{shape} to {self.size[0]}x{self.size[1]}"
 
 
-CASES = {
-    "digits": Case((64, 1, 28, 28), "a batch of MNIST"),
-    "digits-1k": Case((1024, 1, 28, 28), "a large batch of MNIST"),
-    "grey": Case((1, 1, 512, 512), "one grey image"),
-    "photo": Case((1, 3, 1080, 1920), "one photograph"),
-    "imagenet": Case((32, 3, 224, 224), "a batch of ImageNet"),
-    "features": Case((8, 64, 56, 56), "feature maps"),
+# What people do; geometric means are over these.
+COMMON = {
+    "digits": Case((64, 1, 28, 28)),  # a batch of MNIST
+    "digits-1k": Case((1024, 1, 28, 28)),
+    "grey": Case((1, 1, 512, 512)),
+    "photo": Case((1, 3, 1080, 1920)),
+    "imagenet": Case((32, 3, 224, 224)),  # a batch of ImageNet
+    "features": Case((8, 64, 56, 56)),
+}
+# Other layouts, sizes and maps.
+SPECIAL = {
+    "features-nhwc": Case((8, 64, 56, 56), channels_last=True),
+    "crop": Case((32, 3, 512, 512), size=(64, 64), scale=1 / 8),  # at its own resolution
+    "zoom-in": Case((32, 3, 224, 224), scale=1 / 4),
+    "zoom-out": Case((32, 3, 224, 224), scale=4),
+    "outside": Case((32, 3, 224, 224), shift=10),
+    "tiny": Case((1, 1, 8, 8)),  # what a call costs by itself
+}
+CASES = COMMON | SPECIAL
+
+# Time by size: each curve's cases, by what grows.
+CURVES = {
+    "images of 1x28x28": {n: Case((n, 1, 28, 28)) for n in (1, 4, 16, 64, 256, 1024)},
+    "side of one grey image": {s: Case((1, 1, s, s)) for s in (16, 32, 64, 128, 256, 512, 1024, 2048)},
+    "channels of 4 maps of 56x56": {c: Case((4, c, 56, 56)) for c in (1, 2, 3, 4, 8, 16, 32, 64, 128, 256)},
 }
 
 
@@ -36,55 +57,27 @@ class Problem:
     theta: Tensor
     grad: Tensor
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """The output's."""
+        return tuple(self.grad.shape[-2:])
+
     @classmethod
     def make(cls, case: Case, device: torch.device) -> Problem:
         generator = torch.Generator().manual_seed(0)
-        n = case.shape[0]
+        n, channels, *size = case.shape
+        layout = torch.channels_last if case.channels_last else torch.contiguous_format
 
         def uniform(low: float, high: float) -> Tensor:
             return torch.empty(n).uniform_(low, high, generator=generator)
 
+        def noise(*shape: int) -> Tensor:
+            return torch.randn(shape, generator=generator).to(device, memory_format=layout)
+
         # Spread evenly; a single image turns by 20 degrees, for an upright one would flatter the caches.
         angle = torch.linspace(-torch.pi / 6, torch.pi / 6, n) if n > 1 else torch.tensor([torch.pi / 9])
-        scale = uniform(0.9, 1.1)
+        scale = case.scale * uniform(0.9, 1.1)
         c, s = scale * angle.cos(), scale * angle.sin()
-        theta = torch.stack((c, -s, uniform(-0.1, 0.1), s, c, uniform(-0.1, 0.1)), 1).view(n, 2, 3)
-        input, grad = torch.randn(2, *case.shape, generator=generator)
-        return cls(input.to(device), theta.to(device), grad.to(device))
-
-
-Warp = Callable[[Tensor, Tensor], Tensor]
-
-
-def fused(input: Tensor, theta: Tensor) -> Tensor:
-    return stn_ext.affine_sample(input, theta)
-
-
-def pytorch(input: Tensor, theta: Tensor) -> Tensor:
-    grid = F.affine_grid(theta, list(input.shape), align_corners=False)
-    return F.grid_sample(input, grid, align_corners=False)
-
-
-CONTENDERS: dict[str, Warp] = {"stn_ext": fused, "pytorch": pytorch}
-BASELINE = "pytorch"
-
-
-def forward(warp: Warp, problem: Problem) -> Callable[[], object]:
-    def run() -> Tensor:
-        with torch.no_grad():
-            return warp(problem.input, problem.theta)
-
-    return run
-
-
-def forward_backward(warp: Warp, problem: Problem) -> Callable[[], object]:
-    """With the gradients of both the input and theta."""
-    input, theta = problem.input.clone().requires_grad_(), problem.theta.clone().requires_grad_()
-
-    def run() -> tuple[Tensor, ...]:
-        return torch.autograd.grad(warp(input, theta), (input, theta), problem.grad)
-
-    return run
-
-
-PASSES = {"forward": forward, "forward + backward": forward_backward}
+        x, y = case.shift + uniform(-0.1, 0.1), uniform(-0.1, 0.1)
+        theta = torch.stack((c, -s, x, s, c, y), 1).view(n, 2, 3)
+        return cls(noise(*case.shape), theta.to(device), noise(n, channels, *(case.size or size)))

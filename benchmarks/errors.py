@@ -6,10 +6,12 @@ python benchmarks/errors.py [--json FILE]
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from cases import CASES, Problem, Warp, fused, pytorch
+from cases import COMMON, Problem
+from contenders import fused, pytorch
 from timing import machine, write_json
 from torch import Tensor
 
@@ -18,7 +20,7 @@ from stn_ext import reference
 QUANTITIES = ("output", "input's gradient", "theta's gradient")
 
 
-def run(warp: Warp, problem: Problem, dtype: torch.dtype) -> list[Tensor]:
+def run(warp: Callable[[Tensor, Tensor], Tensor], problem: Problem, dtype: torch.dtype) -> list[Tensor]:
     """The output and both gradients."""
     input, theta = problem.input.to(dtype).requires_grad_(), problem.theta.to(dtype).requires_grad_()
     output = warp(input, theta)
@@ -26,7 +28,7 @@ def run(warp: Warp, problem: Problem, dtype: torch.dtype) -> list[Tensor]:
 
 
 def measure(name: str) -> dict:
-    problem = Problem.make(CASES[name], torch.device("cpu"))
+    problem = Problem.make(COMMON[name], torch.device("cpu"))
     exact = run(reference.affine_sample, problem, torch.float64)
     row: dict = {"case": name}
     for contender, warp in (("stn_ext", fused), ("pytorch", pytorch)):
@@ -48,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results there")
     options = parser.parse_args()
-    rows = [measure(name) for name in CASES]
+    rows = [measure(name) for name in COMMON]
     print(table(rows))
     if options.json:
         write_json(options.json, {"machine": machine(torch.device("cpu")), "rows": rows})

@@ -1,115 +1,250 @@
-"""Times affine_sample against PyTorch's affine_grid + grid_sample, in one run, alternating.
+"""Times affine_sample against its peers, in one run, alternating.
 
-    python benchmarks/sampler.py                      # all cases, one thread
-    python benchmarks/sampler.py --threads 2 --case photo --case digits --json out.json
+    python benchmarks/sampler.py                      # every case, pass and contender on one thread
+    python benchmarks/sampler.py --threads 1 --threads 2 --curves --json out.json
+    python benchmarks/sampler.py --case photo --case tiny --pass forward --contender kornia
 
-For an honest figure the machine must be idle. "copy" is a plain copy of the output: the floor.
+For an honest figure the machine must be idle. A contender is timed where its output agrees with
+affine_sample's; "-" where it cannot compute the case. The copy is one of the output: the floor.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import os
 import statistics
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
-os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # its profiler is chatty; read on import
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # its profiler is chatty; read on import
 
 import torch
-from cases import BASELINE, CASES, CONTENDERS, PASSES, Problem
-from timing import Measurement, alternate, machine, peak_memory, write_json
+from cases import CASES, COMMON, CURVES, Case, Problem
+from contenders import (
+    BASELINE,
+    CONTENDERS,
+    FLOOR,
+    MAIN_PASSES,
+    OURS,
+    PASSES,
+    DoesNotApply,
+    Prepared,
+    call,
+    check,
+    fused,
+)
+from tables import markdown, milliseconds
+from timing import Measurement, alternate, failure, machine, peak_memory, write_json
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--case", action="append", choices=list(CASES), help="default: all; may be repeated")
-    parser.add_argument("--threads", type=int, default=1, help="default: 1")
-    parser.add_argument("--device", default="cpu", help="default: cpu")
-    parser.add_argument("--seconds", type=float, default=2.0, help="for each case and pass (default: 2)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results there")
+    option = parser.add_argument
+    peers = [name for name in CONTENDERS if name != OURS]
+    several = {"action": "append", "metavar": "NAME"}
+    option("--case", **several, choices=list(CASES), help=f"of {', '.join(CASES)} (default: all)")
+    option(
+        "--pass",
+        **several,
+        dest="passes",
+        choices=list(PASSES),
+        help=f"of {', '.join(PASSES)} (default: all)",
+    )
+    option("--contender", **several, choices=peers, help=f"of {', '.join(peers)} (default: all)")
+    option("--threads", action="append", type=int, help="may be repeated, as the above (default: 1)")
+    option("--curves", action="store_true", help="also time by number of images, size and channels")
+    option("--device", default="cpu", help="default: cpu")
+    option("--seconds", type=float, default=3.0, help="for each case and pass (default: 3)")
+    option("--json", type=Path, metavar="FILE", help="also write the results there")
     options = parser.parse_args(arguments)
     if torch.device(options.device).type == "cuda" and not torch.cuda.is_available():
         parser.error(f"--device {options.device}: no GPU here")
+    options.threads = sorted(set(options.threads or [1]))
+    if options.threads[0] < 1:
+        parser.error(f"--threads {options.threads[0]}: expected a number above 0")
     return options
 
 
-def measure(name: str, device: torch.device, seconds: float) -> list[dict]:
-    """One row for each pass and contender of a case."""
+def installed(names: Iterable[str]) -> dict[str, str]:
+    """The versions of the contenders; those that are missing are named."""
+    versions = {}
+    for name in names:
+        try:
+            versions[name] = CONTENDERS[name].version()
+        except ImportError as error:
+            print(f"missing: {CONTENDERS[name].title}, for {error}: pip install -e '.[bench]'")
+    return versions
+
+
+def prepare(names: Iterable[str], problem: Problem) -> tuple[dict[str, Prepared], dict[str, Measurement]]:
+    """The contenders that compute affine_sample's output, and the errors of those that fail."""
+    ready, failed = {}, {}
+    expected = fused(problem.input, problem.theta, problem.size)
+    for name in names:
+        try:
+            prepared = CONTENDERS[name].prepare(problem)
+            check(prepared, expected)
+            ready[name] = prepared
+        except DoesNotApply:
+            continue
+        except Exception as error:  # a peer that fails is part of the result
+            failed[name] = failure(error)
+    return ready, failed
+
+
+def measure(
+    case: Case, names: Iterable[str], passes: Iterable[str], device: torch.device, seconds: float
+) -> list[dict]:
+    """A row for each pass and contender, and for a copy of the output."""
+    problem = Problem.make(case, device)
+    ready, failed = prepare(names, problem)
+    target = torch.empty_like(problem.grad)
     rows = []
-    for pass_name, make in PASSES.items():
-        problem = Problem.make(CASES[name], device)
-        contenders = {contender: make(warp, problem) for contender, warp in CONTENDERS.items()}
-        target = torch.empty_like(problem.grad)
-        timed = alternate({**contenders, "copy": lambda: target.copy_(problem.grad)}, seconds, device)  # noqa: B023
-        for contender, measurement in timed.items():
-            failed = contender == "copy" or measurement.error
-            memory = None if failed else peak_memory(contenders[contender], device)
-            rows.append(
-                {
-                    "case": name,
-                    "pass": pass_name,
-                    "contender": contender,
-                    "values": problem.grad.numel(),
-                    "peak_bytes": memory,
-                    **measurement.to_json(),
-                }
-            )
+    for pass_name in passes:
+        calls = {}
+        for name, prepared in ready.items():
+            with contextlib.suppress(DoesNotApply):
+                calls[name] = call(prepared, pass_name, problem.grad)
+        timed = alternate({**calls, FLOOR: lambda: target.copy_(problem.grad)}, seconds, device)
+        for name, measurement in (timed | failed).items():
+            row = {"pass": pass_name, "contender": name, "shape": str(case), "values": target.numel()}
+            row |= measurement.to_json()
+            # Only PyTorch's own memory is seen.
+            if name in calls and isinstance(ready[name].input, torch.Tensor) and not measurement.error:
+                row["peak_bytes"] = peak_memory(calls[name], device)
+            rows.append(row)
     return rows
 
 
-def table(rows: list[dict]) -> str:
-    """A Markdown table: a line for each case and pass."""
-    lines = [
-        "| case | pass | stn_ext, ms | ns a value | PyTorch, ms | times faster | copy, ms "
-        "| peak MB, stn_ext / PyTorch |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for pass_name in PASSES:
-        ratios = []
-        for case in dict.fromkeys(row["case"] for row in rows):
-            cells = {
-                row["contender"]: row for row in rows if row["case"] == case and row["pass"] == pass_name
-            }
-            ours, theirs = cells["stn_ext"], cells[BASELINE]
-            if "median" not in ours or "median" not in theirs:
-                lines.append(f"| {case} | {pass_name} | {ours['error'] or theirs['error']} | | | | | |")
-                continue
-            ratios.append(theirs["median"] / ours["median"])
-            lines.append(
-                f"| {case} {'x'.join(map(str, CASES[case].shape))} | {pass_name} | {_spread(ours)} "
-                f"| {ours['median'] / ours['values'] * 1e9:.2f} | {_spread(theirs)} | {ratios[-1]:.1f} "
-                f"| {cells['copy']['median'] * 1e3:.3g} "
-                f"| {ours['peak_bytes'] / 1e6:.3g} / {theirs['peak_bytes'] / 1e6:.3g} |"
-            )
-        if len(ratios) > 1:
-            mean = math.exp(statistics.fmean(map(math.log, ratios)))
-            lines.append(f"| *geometric mean* | {pass_name} | | | | {mean:.1f} | | |")
-    return "\n".join(lines)
-
-
-def _spread(row: dict) -> str:
-    measurement = Measurement(row["median"], row["low"], row["high"])
-    half = (measurement.high - measurement.low) / 2 / measurement.median
-    return f"{measurement.median * 1e3:.3g} ± {half:.0%}"
-
-
-def main() -> None:
-    options = parse()
-    torch.set_num_threads(options.threads)
-    device = torch.device(options.device)
+def measure_all(options: argparse.Namespace, names: list[str], device: torch.device) -> list[dict]:
     rows = []
-    for name in options.case or CASES:
-        rows += measure(name, device, options.seconds)
-        print(".", end="", flush=True, file=sys.stderr)
+    for case in options.case or CASES:
+        for threads in options.threads:
+            torch.set_num_threads(threads)
+            timed = measure(CASES[case], names, options.passes or PASSES, device, options.seconds)
+            rows += [{"case": case, "threads": threads, **row} for row in timed]
+            print(".", end="", flush=True, file=sys.stderr)
+    return rows
+
+
+def measure_curves(options: argparse.Namespace, device: torch.device) -> list[dict]:
+    rows = []
+    torch.set_num_threads(options.threads[0])
+    for curve, cases in CURVES.items():
+        for size, case in cases.items():
+            timed = measure(case, (OURS, BASELINE), MAIN_PASSES, device, options.seconds)
+            rows += [{"curve": curve, "size": size, **row} for row in timed]
+            print(".", end="", flush=True, file=sys.stderr)
+    return rows
+
+
+# --- tables ------------------------------------------------------------------------------------------
+
+
+def table(rows: list[dict], threads: int) -> str:
+    """A Markdown table, a line for each pass and case on so many threads; and what failed.
+
+    "vs" tells how many times faster affine_sample is than another, "on n threads" than itself on `threads`.
+    """
+    columns = {name: f"vs {CONTENDERS[name].title}" for name in CONTENDERS if name != OURS}
+    columns = {name: title for name, title in columns.items() if name in _values(rows, "contender")}
+    columns |= {n: f"on {n} threads" for n in _values(rows, "threads") if n > threads}
+    header = ["case", "pass", "stn_ext, ms", "copy, ms", *columns.values(), "peak MB, stn_ext / PyTorch"]
+    lines = []
+    for pass_name in _values(rows, "pass"):
+        ratios = {}
+        for case in _values(rows, "case"):
+            group = [row for row in rows if row["pass"] == pass_name and row["case"] == case]
+            now = {row["contender"]: row for row in group if row["threads"] == threads}
+            ratios[case] = times_faster(group, threads)
+            cells = [_ratio(ratios[case].get(name)) for name in columns]
+            times = [milliseconds(now[OURS]), f"{now[FLOOR]['median'] * 1e3:.3g}"]
+            lines.append([f"{case} {now[OURS]['shape']}", pass_name, *times, *cells, _memory(now)])
+        if len(COMMON.keys() & ratios) > 1:
+            lines.append(["*geometric mean*", pass_name, "", "", *geometric_means(ratios, columns), ""])
+    return markdown(header, lines, left=2) + failures(rows)
+
+
+def times_faster(rows: list[dict], threads: int) -> dict[str | int, float]:
+    """The ratios of one case and pass by column; NaN where a contender failed."""
+    median = {(row["contender"], row["threads"]): row.get("median", math.nan) for row in rows}
+    ours = median[OURS, threads]
+    peers = {name: time / ours for (name, n), time in median.items() if n == threads and name != OURS}
+    return peers | {n: ours / time for (name, n), time in median.items() if n > threads and name == OURS}
+
+
+def geometric_means(ratios: dict[str, dict], columns: Iterable[str | int]) -> list[str]:
+    """Over the common cases; in brackets over how many, where some are lacking."""
+    cells = []
+    for name in columns:
+        known = [ratios[case].get(name, math.nan) for case in COMMON if case in ratios]
+        known = [ratio for ratio in known if not math.isnan(ratio)]
+        mean = _ratio(statistics.geometric_mean(known)) if known else "-"
+        cells.append(mean if len(known) in (0, len(COMMON)) else f"{mean} ({len(known)})")
+    return cells
+
+
+def failures(rows: list[dict]) -> str:
+    """A line for each error, below the table."""
+    cases: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if row["error"]:
+            cases.setdefault((CONTENDERS[row["contender"]].title, row["error"]), []).append(row["case"])
+    lines = [
+        f"- {who} failed: {why} ({', '.join(dict.fromkeys(where))})" for (who, why), where in cases.items()
+    ]
+    return "\n".join(["", "", *lines]) if lines else ""
+
+
+def curve_table(rows: list[dict]) -> str:
+    """A Markdown table, a line for each pass, curve and size."""
+    lines = []
+    for pass_name in _values(rows, "pass"):
+        for curve, size in dict.fromkeys((row["curve"], row["size"]) for row in rows):
+            key = (pass_name, curve, size)
+            group = [row for row in rows if (row["pass"], row["curve"], row["size"]) == key]
+            times = {row["contender"]: milliseconds(row) for row in group}
+            lines.append([*map(str, key), *(times[name] for name in (OURS, BASELINE, FLOOR))])
+    return markdown(["pass", "by", "size", "stn_ext, ms", "PyTorch, ms", "copy, ms"], lines, left=2)
+
+
+def _values(rows: list[dict], key: str) -> list:
+    return list(dict.fromkeys(row[key] for row in rows))
+
+
+def _ratio(ratio: float | None) -> str:
+    """Nothing where the contender does not apply, NaN where it failed."""
+    if ratio is None:
+        return "-"
+    return "failed" if math.isnan(ratio) else f"{ratio:.2f}"
+
+
+def _memory(rows: dict[str, dict]) -> str:
+    peaks = [rows.get(name, {}).get("peak_bytes") for name in (OURS, BASELINE)]
+    return " / ".join("-" if peak is None else f"{peak / 1e6:.3g}" for peak in peaks)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = parse(arguments)
+    device = torch.device(options.device)
+    versions = installed([OURS, *(options.contender or CONTENDERS)])
+    torch.set_num_threads(options.threads[0])
+    peers = {CONTENDERS[name].title: v for name, v in versions.items() if CONTENDERS[name].module != "torch"}
+    environment = machine(device) | {"peers": peers}
+    rows = measure_all(options, list(versions), device)
+    curves = measure_curves(options, device) if options.curves else []
     print(file=sys.stderr)
-    environment = machine(device)
     print(", ".join(f"{key}: {value}" for key, value in environment.items()))
-    print("median ± half the interquartile range\n")
-    print(table(rows))
+    print("median ± half the interquartile range")
+    for threads in options.threads:
+        print(f"\n{threads} thread(s)\n\n{table(rows, threads)}")
+    if curves:
+        print(f"\n{curve_table(curves)}")
     if options.json:
-        write_json(options.json, {"machine": environment, "rows": rows})
+        write_json(options.json, {"machine": environment, "rows": rows, "curves": curves})
 
 
 if __name__ == "__main__":

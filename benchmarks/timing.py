@@ -38,7 +38,7 @@ def alternate(
         try:
             calls[name] = max(1, int(0.004 / max(_seconds(f, 1, device, warmup=3), 1e-7)))
         except Exception as error:  # a peer that fails is part of the result
-            results[name] = Measurement(error=f"{type(error).__name__}: {str(error).splitlines()[0]}")
+            results[name] = failure(error)
     times: dict[str, list[float]] = {name: [] for name in calls}
     end = time.perf_counter() + seconds
     while calls and (time.perf_counter() < end or len(next(iter(times.values()))) < 7):
@@ -48,6 +48,11 @@ def alternate(
         low, median, high = statistics.quantiles(values, n=4)
         results[name] = Measurement(median, low, high, len(values))
     return {name: results[name] for name in contenders}
+
+
+def failure(error: Exception) -> Measurement:
+    """Its first line is enough: compilers explain themselves at length."""
+    return Measurement(error=f"{type(error).__name__}: {error}".strip().splitlines()[0])
 
 
 def _seconds(f: Callable[[], object], calls: int, device: torch.device, warmup: int = 0) -> float:

@@ -7,6 +7,8 @@
 
 namespace stn {
 
+constexpr int64_t kStreamed = 64;
+
 // A batch of images whose strides count elements.
 template <class T>
 struct Images {
@@ -26,6 +28,8 @@ struct Problem {
   Images<T> output;
   Images<const T> grad;  // of the output
   Images<T> grad_input;
+  bool streams;  // whether the CPU writes images past its caches; their rows are aligned to kStreamed bytes
+                 // then
 };
 
 // Sums of (d/dx, d/dy) x (j - centre_j, i - centre_i, 1), in this order.

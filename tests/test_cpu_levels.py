@@ -20,12 +20,17 @@ def run_at(level, *command):
     )
 
 
-@pytest.mark.skipif(stn_ext.build_info()["simd"] == "portable", reason="the best level is the portable one")
-def test_portable_level():
+LEVELS = ["portable", "avx2", "avx512"]
+
+
+@pytest.mark.parametrize("level", LEVELS[:-1])
+def test_lower_level(level):
+    if stn_ext.build_info()["simd"] not in LEVELS[LEVELS.index(level) + 1 :]:
+        pytest.skip("not below the best level here")
     files = [TESTS / name for name in ("test_functional.py", "test_autograd.py", "test_properties.py")]
     # opcheck and the compilers see the same operators at every level.
     selection = ["-k", "not opcheck and not compile"]
-    result = run_at("portable", "-m", "pytest", "-q", "--device", "cpu", *selection, *files)
+    result = run_at(level, "-m", "pytest", "-q", "--device", "cpu", *selection, *files)
     assert result.returncode == 0, result.stdout
 
 

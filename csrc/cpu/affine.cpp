@@ -20,10 +20,10 @@
 namespace stn::cpu {
 namespace {
 
-constexpr int64_t kUnit = 1 << 14;    // output values that are worth a task of their own
-constexpr int64_t kGrain = 1 << 15;   // and those that are worth waking a thread
-constexpr int64_t kMaxUnits = 64;     // parts of one image
-constexpr int64_t kPacked = 1 << 19;  // bytes of an image packed, at most
+constexpr int64_t kUnit = 1 << 14;   // output values that are worth a task of their own
+constexpr int64_t kGrain = 1 << 15;  // and those that are worth waking a thread
+constexpr int64_t kMaxUnits = 64;    // parts of one image, channels last
+constexpr int64_t kLarge = 8 << 20;  // bytes of a result of which caches keep too little for its reader
 
 // How a problem's channels are worked on.
 enum class Layout { planes, channels_last };
@@ -57,69 +57,71 @@ void check_pixels(at::IntArrayRef in_size) {
                     in_size);
 }
 
-// The division of each image's output rows into parts.
-struct Parts {
-  int64_t rows, per_image;
+// Whether to write images past the caches: a large result would only drive other data out of them.
+template <class T>
+bool streams(const at::Tensor& t, const Images<T>& to) {
+  const auto aligned = [](int64_t elements) { return elements * int64_t{sizeof(T)} % kStreamed == 0; };
+  return t.numel() * int64_t{sizeof(T)} >= kLarge && reinterpret_cast<uintptr_t>(to.data) % kStreamed == 0 &&
+         to.pixel == 1 && aligned(to.row) && aligned(to.channel) && aligned(to.batch);
+}
 
-  Parts(int64_t height, int64_t values_a_row)
-      : rows(std::max(ceil_div(kUnit, std::max<int64_t>(values_a_row, 1)), ceil_div(height, kMaxUnits))),
-        per_image(ceil_div(height, rows)) {}
+// The division of each image's output into parts: of rows, and of channels.
+struct Parts {
+  int64_t height, all_channels, rows, channels, down, per_image;
+
+  template <class T>
+  Parts(const Problem<T>& p, Layout layout) : height(p.frame.out_height), all_channels(p.channels) {
+    const int64_t width = p.frame.out_width, row = width * all_channels;
+    if (layout == Layout::planes) {
+      // A tile is located once for all channels of a part.
+      rows = std::min(height, std::max<int64_t>(1, kTilePixels / std::min(width, kTileColumns)));
+      channels = std::min(all_channels, ceil_div(kUnit, rows * width));
+    } else {
+      rows = std::max(ceil_div(kUnit, row), ceil_div(height, kMaxUnits));
+      channels = all_channels;
+    }
+    down = ceil_div(height, rows);
+    per_image = down * ceil_div(all_channels, channels);
+  }
+
+  int64_t values(int64_t width) const { return rows * width * channels; }
 };
 
-// f(image, part of it), over all threads. values: of the output, in a part.
-template <class F>
-void for_parts(int64_t images, int64_t per_image, int64_t values, const F& f) {
-  const int64_t grain = std::max<int64_t>(1, kGrain / std::max<int64_t>(values, 1));
-  at::parallel_for(0, images * per_image, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t u = begin; u < end; ++u) f(u / per_image, u % per_image);
-  });
-}
+struct Part {
+  int64_t c, channels, begin, end;
 
-// Where there are many channels in planes, a vector of them is packed and worked on together, if the packed
-// image stays in a core's cache and enough is read from it.
-template <class T>
-bool packs(const Problem<T>& p, Layout layout) {
-  const int64_t stored = p.stored_height * p.stored_width;
-  const int64_t group = kernels<T>().group;
-  return layout == Layout::planes && p.channels >= group && stored * group * int64_t{sizeof(T)} <= kPacked &&
-         4 * p.frame.out_height * p.frame.out_width >= stored;
-}
+  Part(const Parts& parts, int64_t k)
+      : c(k / parts.down * parts.channels),
+        channels(std::min(parts.channels, parts.all_channels - c)),
+        begin(k % parts.down * parts.rows),
+        end(std::min(begin + parts.rows, parts.height)) {}
+};
 
-// f(image, first channel, channels, scratch) over groups of channels and all threads; values: of a channel's
-// output.
+// f(image, number of its part, part), over all threads.
 template <class T, class F>
-void for_groups(const Problem<T>& p, int64_t values, int64_t scratch_values, const F& f) {
-  const int64_t group = kernels<T>().group, groups = ceil_div(p.channels, group);
-  const int64_t grain = std::max<int64_t>(1, kGrain / std::max<int64_t>(values * group, 1));
-  at::parallel_for(0, p.batches * groups, grain, [&](int64_t begin, int64_t end) {
-    const std::unique_ptr<T[]> scratch(new T[static_cast<size_t>(scratch_values)]);
-    for (int64_t u = begin; u < end; ++u) {
-      const int64_t c = u % groups * group;
-      f(u / groups, c, std::min(group, p.channels - c), scratch.get());
-    }
+void for_parts(const Problem<T>& p, const Parts& parts, const F& f) {
+  const int64_t grain = std::max<int64_t>(1, kGrain / parts.values(p.frame.out_width));
+  at::parallel_for(0, p.batches * parts.per_image, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t u = begin; u < end; ++u)
+      f(u / parts.per_image, u % parts.per_image, Part(parts, u % parts.per_image));
   });
 }
 
+// What channels-last kernels read in place of pixels that do not exist.
 template <class T>
-void sample_planes_or_pixels(const Problem<T>& p, Layout layout) {
+std::vector<T> zeros(const Problem<T>& p, Layout layout) {
+  return std::vector<T>(static_cast<size_t>(layout == Layout::channels_last ? p.channels : 0));
+}
+
+template <class T>
+void all_samples(const Problem<T>& p, Layout layout) {
   const auto& k = kernels<T>();
-  const Frame& f = p.frame;
-  if (packs(p, layout)) {
-    for_groups(p, f.out_height * f.out_width, p.stored_height * p.stored_width * k.group,
-               [&](int64_t n, int64_t c, int64_t channels, T* scratch) {
-                 k.sample_group(p, n, c, channels, scratch);
-               });
-    return;
-  }
-  const int64_t row = f.out_width * p.channels;
-  const Parts parts(f.out_height, row);
-  const std::vector<T> zeros(static_cast<size_t>(layout == Layout::channels_last ? p.channels : 0));
-  for_parts(p.batches, parts.per_image, parts.rows * row, [&](int64_t n, int64_t part) {
-    const int64_t begin = part * parts.rows, end = std::min(begin + parts.rows, f.out_height);
+  const std::vector<T> none = zeros(p, layout);
+  for_parts(p, Parts(p, layout), [&](int64_t n, int64_t, const Part& part) {
     if (layout == Layout::planes) {
-      k.sample(p, n, begin, end);
+      k.sample(p, n, part.c, part.channels, part.begin, part.end);
     } else {
-      k.sample_channels_last(p, n, begin, end, zeros.data());
+      k.sample_channels_last(p, n, part.begin, part.end, none.data());
     }
   });
 }
@@ -138,7 +140,8 @@ at::Tensor sample(const at::Tensor& input, const at::Tensor& theta, at::IntArray
     auto p = make_problem<scalar_t>(input, input.sizes().slice(2), size, align_corners, padding, t);
     p.input = images_in<scalar_t>(images);
     p.output = images_out<scalar_t>(output);
-    sample_planes_or_pixels(p, layout);
+    p.streams = streams(output, p.output);
+    all_samples(p, layout);
   });
   return output;
 }
@@ -147,35 +150,20 @@ at::Tensor sample(const at::Tensor& input, const at::Tensor& theta, at::IntArray
 template <class T>
 std::vector<double> all_moments(const Problem<T>& p, Layout layout) {
   const auto& k = kernels<T>();
-  const Frame& f = p.frame;
-  const int64_t row = f.out_width * p.channels;
-  const bool packed = packs(p, layout);
-  const Parts parts(f.out_height, row);
-  const int64_t per_image = packed ? ceil_div(p.channels, k.group) : parts.per_image;
-  std::vector<double> sums(static_cast<size_t>(p.batches * per_image * kMoments));
-  const auto at = [&](int64_t n, int64_t part) { return sums.data() + (n * per_image + part) * kMoments; };
-  if (packed) {
-    for_groups(p, f.out_height * f.out_width, p.stored_height * p.stored_width * k.group,
-               [&](int64_t n, int64_t c, int64_t channels, T* scratch) {
-                 k.moments_group(p, n, c, channels, scratch, at(n, c / k.group));
-               });
-  } else {
-    const std::vector<T> zeros(static_cast<size_t>(layout == Layout::channels_last ? p.channels : 0));
-    for_parts(p.batches, per_image, parts.rows * row, [&](int64_t n, int64_t part) {
-      const int64_t begin = part * parts.rows, end = std::min(begin + parts.rows, f.out_height);
-      if (layout == Layout::planes) {
-        k.moments(p, n, begin, end, at(n, part));
-      } else {
-        k.moments_channels_last(p, n, begin, end, zeros.data(), at(n, part));
-      }
-    });
-  }
-  std::vector<double> totals(static_cast<size_t>(p.batches * kMoments));
-  for (int64_t n = 0; n < p.batches; ++n) {
-    double* total = totals.data() + n * kMoments;
-    for (int64_t part = 0; part < per_image; ++part) {
-      for (int m = 0; m < kMoments; ++m) total[m] += at(n, part)[m];
+  const Parts parts(p, layout);
+  const std::vector<T> none = zeros(p, layout);
+  std::vector<double> sums(static_cast<size_t>(p.batches * parts.per_image * kMoments));
+  for_parts(p, parts, [&](int64_t n, int64_t number, const Part& part) {
+    double* to = sums.data() + (n * parts.per_image + number) * kMoments;
+    if (layout == Layout::planes) {
+      k.moments(p, n, part.c, part.channels, part.begin, part.end, to);
+    } else {
+      k.moments_channels_last(p, n, part.begin, part.end, none.data(), to);
     }
+  });
+  std::vector<double> totals(static_cast<size_t>(p.batches * kMoments));
+  for (size_t at = 0; at < sums.size(); ++at) {
+    totals[at / static_cast<size_t>(parts.per_image * kMoments) * kMoments + at % kMoments] += sums[at];
   }
   return totals;
 }
@@ -207,11 +195,12 @@ at::Tensor moments(const at::Tensor& grad, const at::Tensor& input, const at::Te
   return grad_theta.to(theta.scalar_type());
 }
 
-// An axis in the fewest parts of at most kTile pixels, as equal as they can be.
+// An axis in the fewest parts of at most kTile pixels, as equal as they can be in whole `unit`s.
 struct Tiling {
   int64_t length, size, count;
 
-  explicit Tiling(int64_t n) : length(n), size(ceil_div(n, ceil_div(n, kTile))), count(ceil_div(n, size)) {}
+  Tiling(int64_t n, int64_t unit)
+      : length(n), size(ceil_div(ceil_div(n, ceil_div(n, kTile)), unit) * unit), count(ceil_div(n, size)) {}
   int64_t begin(int64_t k) const { return k * size; }
   int64_t extent(int64_t k) const { return std::min(size, length - k * size); }
 };
@@ -220,24 +209,25 @@ struct Tiling {
 template <class T>
 void adjoint_tiles(const Problem<T>& p) {
   const auto& k = kernels<T>();
-  const Tiling down(p.frame.height), across(p.frame.width);
-  const bool packed = p.channels >= k.group;
-  const int64_t group = packed ? k.group : kQuadChannels,
-                scratch_values = packed ? kTileCells * group : kQuadScratch;
+  // Rows of tiles begin where streams can.
+  const Tiling down(p.frame.height, 1), across(p.frame.width, p.streams ? kStreamed / int64_t{sizeof(T)} : 1);
+  const bool vectors = p.channels >= k.group;
+  const int64_t group = vectors ? k.group : kQuadChannels,
+                scratch_values = vectors ? kTileCells * group : kQuadScratch;
   const int64_t tiles = down.count * across.count, groups = ceil_div(p.channels, group);
   const int64_t pixels = std::max(p.frame.height * p.frame.width, p.frame.out_height * p.frame.out_width);
   const int64_t values = ceil_div(pixels * std::min(p.channels, group), tiles);
-  at::parallel_for(0, p.batches * groups * tiles, std::max<int64_t>(1, kGrain / values),
-                   [&](int64_t begin, int64_t end) {
-                     const std::unique_ptr<T[]> scratch(new T[static_cast<size_t>(scratch_values)]);
-                     for (int64_t u = begin; u < end; ++u) {
-                       const int64_t n = u / tiles / groups, c = u / tiles % groups * group;
-                       const int64_t y = u % tiles / across.count, x = u % across.count;
-                       const Tile tile{down.begin(y), across.begin(x), down.extent(y), across.extent(x)};
-                       (packed ? k.adjoint_group : k.adjoint)(p, n, c, std::min(group, p.channels - c), tile,
-                                                              scratch.get());
-                     }
-                   });
+  const int64_t grain = std::max<int64_t>(1, kGrain / values);
+  at::parallel_for(0, p.batches * groups * tiles, grain, [&](int64_t begin, int64_t end) {
+    const std::unique_ptr<T[]> scratch(new T[static_cast<size_t>(scratch_values)]);
+    for (int64_t u = begin; u < end; ++u) {
+      const int64_t n = u / tiles / groups, c = u / tiles % groups * group;
+      const int64_t y = u % tiles / across.count, x = u % across.count;
+      const Tile tile{down.begin(y), across.begin(x), down.extent(y), across.extent(x)};
+      const auto kernel = vectors ? k.adjoint_group : k.adjoint;
+      kernel(p, n, c, std::min(group, p.channels - c), tile, scratch.get());
+    }
+  });
 }
 
 at::Tensor adjoint(const at::Tensor& grad, const at::Tensor& theta, at::IntArrayRef size,
@@ -254,6 +244,7 @@ at::Tensor adjoint(const at::Tensor& grad, const at::Tensor& theta, at::IntArray
     auto p = make_problem<scalar_t>(grad, size, grad.sizes().slice(2), align_corners, padding, t);
     p.grad = images_in<scalar_t>(g);
     p.grad_input = images_out<scalar_t>(grad_input);
+    p.streams = streams(grad_input, p.grad_input);
     adjoint_tiles(p);
   });
   return grad_input;

@@ -18,7 +18,7 @@ constexpr int kBlock = kWalk;
 // ---- coordinates ----
 
 template <class T>
-constexpr int padded(int count) {
+constexpr int64_t padded(int64_t count) {
   return (count + Simd<T>::lanes - 1) / Simd<T>::lanes * Simd<T>::lanes;
 }
 
@@ -83,6 +83,21 @@ struct Stepper {
   }
 };
 
+// f(k, x whole, x frac, y whole, y frac) for each vector of `count` pixels of row i from j on, from pixel k
+// on; whatever they are.
+template <Padding padding, class T, class F>
+STN_INLINE void for_any_coordinates(const Axis<T>& ax, const Axis<T>& ay, int64_t i, int64_t j, int count,
+                                    bool align_corners, const F& f) {
+  alignas(64) T x[kBlock], fx[kBlock], y[kBlock], fy[kBlock];
+  for (int k = 0; k < padded<T>(count); ++k) {
+    split_any<padding>(ax.map.at(i, j + k), ax.length, align_corners, x + k, fx + k);
+    split_any<padding>(ay.map.at(i, j + k), ay.length, align_corners, y + k, fy + k);
+  }
+  for (int k = 0; k < count; k += Simd<T>::lanes) {
+    f(k, load<Vec<T>>(x + k), load<Vec<T>>(fx + k), load<Vec<T>>(y + k), load<Vec<T>>(fy + k));
+  }
+}
+
 // f(k, x whole, x frac, y whole, y frac) for each vector of a block's pixels, from pixel k on; whatever they
 // are.
 template <Padding padding, class T, class F>
@@ -101,14 +116,37 @@ STN_INLINE void for_coordinates(const Segment<T>& sx, const Segment<T>& sy, int 
     }
     return;
   }
-  alignas(64) T x[kBlock], fx[kBlock], y[kBlock], fy[kBlock];
-  for (int k = 0; k < padded<T>(count); ++k) {
-    split_any<padding>(sx.axis.map.at(sx.i, sx.first + k), sx.axis.length, align_corners, x + k, fx + k);
-    split_any<padding>(sy.axis.map.at(sy.i, sy.first + k), sy.axis.length, align_corners, y + k, fy + k);
+  for_any_coordinates<padding>(sx.axis, sy.axis, sx.i, sx.first, count, align_corners, f);
+}
+
+// Where output pixels fall along one axis, to be added up from a row's part and a column's: each a whole
+// number and a fraction.
+template <class T, int64_t capacity>
+struct Steps {
+  alignas(64) T whole[capacity], frac[capacity];
+
+  // start + k * slope for k < count, whole numbers counted from `from`.
+  STN_INLINE void fill(double start, double slope, int64_t count, int64_t from) {
+    constexpr int lanes = Simd<double>::lanes;
+    typedef T Half __attribute__((vector_size(lanes * sizeof(T))));
+    Vec<double> number = lane_numbers<double>();
+    for (int64_t k = 0; k < count; k += lanes, number += lanes) {
+      const Vec<double> x = start + slope * number, floor = Floor<Vec<double>>::of(x);
+      store(whole + k, __builtin_convertvector(floor - static_cast<double>(from), Half));
+      store(frac + k, __builtin_convertvector(x - floor, Half));
+    }
   }
-  for (int k = 0; k < count; k += Simd<T>::lanes) {
-    f(k, load<Vec<T>>(x + k), load<Vec<T>>(fx + k), load<Vec<T>>(y + k), load<Vec<T>>(fy + k));
-  }
+};
+
+// The coordinates along an axis of a vector of pixels from column `at` of the steps on, in a row given by its
+// part.
+template <class T, int64_t capacity>
+STN_INLINE void add_steps(const Steps<T, capacity>& columns, int64_t at, Vec<T> row_whole, Vec<T> row_frac,
+                          Vec<T>* whole, Vec<T>* frac) {
+  const Vec<T> one = Vec<T>{} + 1, sum = row_frac + load<Vec<T>>(columns.frac + at);
+  const Vec<T> carry = keep_lanes(sum >= one, one);
+  *whole = row_whole + load<Vec<T>>(columns.whole + at) + carry;
+  *frac = sum - carry;
 }
 
 // ---- taps ----
@@ -211,11 +249,21 @@ STN_INLINE bool fill_block(const Geometry<T>& g, int64_t i, int64_t j, Block<T>*
   return true;
 }
 
-// The four taps of a vector of pixels, in one channel.
+// Two neighbours, left and right, of one pixel a lane.
 template <class T>
-struct Taps {
-  Vec<T> v00, v01, v10, v11;
+struct Pairs {
+  Vec<T> left, right;
 };
+
+template <class T>
+STN_INLINE Pairs<T> load_pairs(const T* row, const int32_t* tap) {
+  Pairs<T> p;
+  for (int k = 0; k < Simd<T>::lanes; ++k) {
+    p.left[k] = row[tap[k]];
+    p.right[k] = row[tap[k] + 1];
+  }
+  return p;
+}
 
 // Which pixels of a vector a tap takes part in: in their values, or in their derivatives too.
 template <bool derivatives, class T>
@@ -236,43 +284,20 @@ STN_INLINE Taps<T> load_taps(const T* upper, const T* lower, const Block<T>& b, 
 
 // ---- sample ----
 
-// Writes the block's pixels of `channels` channels, as whole vectors.
-template <bool inside, int channels, class T>
-STN_INLINE void sample_block(const Problem<T>& p, const Block<T>& b, const T* plane, T* out,
-                             int64_t out_channel) {
-  const T *upper[channels], *lower[channels];
-  for (int c = 0; c < channels; ++c) {
-    upper[c] = opaque(plane + b.base + c * p.input.channel);
-    lower[c] = opaque(upper[c] + p.input.row);
-  }
+template <bool inside, class T>
+STN_INLINE void sample_block(const Problem<T>& p, const Block<T>& b, const T* plane, T* out) {
+  const T *upper = opaque(plane + b.base), *lower = opaque(upper + p.input.row);
   for (int k = 0; k < b.count; k += Simd<T>::lanes) {
     const auto wx0 = load<Vec<T>>(b.wx0 + k), wx1 = load<Vec<T>>(b.wx1 + k);
     const auto wy0 = load<Vec<T>>(b.wy0 + k), wy1 = load<Vec<T>>(b.wy1 + k);
-#pragma GCC unroll 4
-    for (int c = 0; c < channels; ++c) {
-      const Taps<T> t = load_taps<inside, false>(upper[c], lower[c], b, k);
-      store(out + c * out_channel + k, wy0 * (wx0 * t.v00 + wx1 * t.v01) + wy1 * (wx0 * t.v10 + wx1 * t.v11));
-    }
+    const Taps<T> t = load_taps<inside, false>(upper, lower, b, k);
+    store_some(out + k, wy0 * (wx0 * t.v00 + wx1 * t.v01) + wy1 * (wx0 * t.v10 + wx1 * t.v11), b.count - k);
   }
 }
 
-// room: elements that may be written from out on, of which those behind the block are written again later.
-template <int channels, class T>
-STN_INLINE void sample_channels(const Problem<T>& p, const Block<T>& b, const T* plane, T* out,
-                                int64_t room) {
-  alignas(64) T spare[channels * kBlock];
-  const bool fits = room >= padded<T>(b.count);
-  T* to = fits ? out : spare;
-  const int64_t to_channel = fits ? p.output.channel : kBlock;
-  if (b.inside) {
-    sample_block<true, channels>(p, b, plane, to, to_channel);
-  } else {
-    sample_block<false, channels>(p, b, plane, to, to_channel);
-  }
-  for (int c = 0; c < channels && !fits; ++c) {
-    __builtin_memcpy(out + c * p.output.channel, spare + c * kBlock,
-                     sizeof(T) * static_cast<size_t>(b.count));
-  }
+template <class T>
+STN_INLINE void sample_block(const Problem<T>& p, const Block<T>& b, const T* plane, T* out) {
+  b.inside ? sample_block<true>(p, b, plane, out) : sample_block<false>(p, b, plane, out);
 }
 
 template <class T>
@@ -282,30 +307,20 @@ STN_INLINE void zero_planes(const Problem<T>& p, int count, int64_t channels, T*
   }
 }
 
+// Output rows [begin, end), from column j on: one block of each.
 template <class T>
-void sample(const Problem<T>& p, int64_t n, int64_t begin, int64_t end) {
-  const Geometry<T> g(p, n, p.input.row);
-  const T* image = p.input.data + n * p.input.batch;
-  T* output = p.output.data + n * p.output.batch;
-  const int64_t width = p.frame.out_width, stop = end * width;
+STN_INLINE void sample_rows(const Geometry<T>& g, int64_t begin, int64_t end, int64_t j, int64_t channels,
+                            const T* image, T* output) {
+  const Problem<T>& p = g.p;
   Block<T> b;
-  for (int64_t j = 0; j < width; j += kBlock) {
-    for (int64_t i = begin; i < end; ++i) {
-      T* out = output + i * width + j;
-      // In an image of one strip, the next row is still to be written.
-      const int64_t room = width <= kBlock ? stop - i * width : width - j;
-      if (!fill_block<false>(g, i, j, &b)) {
-        zero_planes(p, b.count, p.channels, out);
-        continue;
-      }
-      int64_t c = 0;
-      for (; c + 2 <= p.channels; c += 2) {
-        sample_channels<2>(p, b, image + c * p.input.channel, out + c * p.output.channel, room);
-      }
-      if (c < p.channels) {
-        sample_channels<1>(p, b, image + c * p.input.channel, out + c * p.output.channel, room);
-      }
+  for (int64_t i = begin; i < end; ++i) {
+    T* out = output + i * p.output.row + j;
+    if (!fill_block<false>(g, i, j, &b)) {
+      zero_planes(p, b.count, channels, out);
+      continue;
     }
+    for (int64_t c = 0; c < channels; ++c)
+      sample_block(p, b, image + c * p.input.channel, out + c * p.output.channel);
   }
 }
 
@@ -323,7 +338,7 @@ STN_INLINE void add_products(const Problem<T>& p, const Block<T>& b, const T* pl
   const T *upper = opaque(plane + b.base), *lower = opaque(upper + p.input.row);
   for (int k = 0; k < b.count; k += Simd<T>::lanes) {
     const Taps<T> t = load_taps<inside, true>(upper, lower, b, k);
-    const auto g = load<Vec<T>>(grad + k);
+    const auto g = load_some<Vec<T>>(grad + k, b.count - k);
     store(s->s00 + k, first ? g * t.v00 : load<Vec<T>>(s->s00 + k) + g * t.v00);
     store(s->s01 + k, first ? g * t.v01 : load<Vec<T>>(s->s01 + k) + g * t.v01);
     store(s->s10 + k, first ? g * t.v10 : load<Vec<T>>(s->s10 + k) + g * t.v10);
@@ -331,22 +346,12 @@ STN_INLINE void add_products(const Problem<T>& p, const Block<T>& b, const T* pl
   }
 }
 
-// room: elements that may be read from grad on.
 template <bool inside, class T>
-STN_INLINE void sum_products(const Problem<T>& p, const Block<T>& b, const T* image, const T* grad,
-                             int64_t room, TapProducts<T>* s) {
-  alignas(64) T spare[kBlock] = {};
-  for (int64_t c = 0; c < p.channels; ++c) {
-    const T* from = grad + c * p.grad.channel;
-    if (room < padded<T>(b.count)) {
-      __builtin_memcpy(spare, from, sizeof(T) * static_cast<size_t>(b.count));
-      from = spare;
-    }
-    if (c == 0) {
-      add_products<inside, true>(p, b, image, from, s);
-    } else {
-      add_products<inside, false>(p, b, image + c * p.input.channel, from, s);
-    }
+STN_INLINE void sum_products(const Problem<T>& p, const Block<T>& b, int64_t channels, const T* image,
+                             const T* grad, TapProducts<T>* s) {
+  add_products<inside, true>(p, b, image, grad, s);
+  for (int64_t c = 1; c < channels; ++c) {
+    add_products<inside, false>(p, b, image + c * p.input.channel, grad + c * p.grad.channel, s);
   }
 }
 
@@ -383,259 +388,43 @@ STN_INLINE void reduce_products(const Block<T>& b, const TapProducts<T>& s, T* s
   sum_lanes_of_four<T>(total, sums);
 }
 
-// The moments of rows [begin, end): f(block, i, j, sums) reduces the block that starts at output pixel (i,
-// j).
+// Adds the moments of output rows [begin, end), of one block from column j on: f(block, i, sums) reduces the
+// block in row i.
 template <class T, class F>
-STN_INLINE void for_moments(const Geometry<T>& g, int64_t begin, int64_t end, double* out, const F& f) {
+STN_INLINE void add_moments(const Geometry<T>& g, int64_t begin, int64_t end, int64_t j, double* out,
+                            const F& f) {
   const AxisMap& m = g.x.map;
+  const double u = static_cast<double>(j) - m.centre_j;
   Block<T> b;
-  for (int k = 0; k < kMoments; ++k) out[k] = 0;
-  for (int64_t j = 0; j < g.p.frame.out_width; j += kBlock) {
-    const double u = static_cast<double>(j) - m.centre_j;
-    for (int64_t i = begin; i < end; ++i) {
-      if (!fill_block<true>(g, i, j, &b)) continue;
-      T sums[4];
-      f(b, i, j, sums);
-      const double v = static_cast<double>(i) - m.centre_i;
-      for (int axis = 0; axis < 2; ++axis) {
-        const double total = sums[2 * axis], numbered = sums[2 * axis + 1];
-        out[3 * axis] += numbered + u * total;
-        out[3 * axis + 1] += v * total;
-        out[3 * axis + 2] += total;
-      }
+  for (int64_t i = begin; i < end; ++i) {
+    if (!fill_block<true>(g, i, j, &b)) continue;
+    T sums[4];
+    f(b, i, sums);
+    const double v = static_cast<double>(i) - m.centre_i;
+    for (int axis = 0; axis < 2; ++axis) {
+      const double total = sums[2 * axis], numbered = sums[2 * axis + 1];
+      out[3 * axis] += numbered + u * total;
+      out[3 * axis + 1] += v * total;
+      out[3 * axis + 2] += total;
     }
   }
 }
 
 template <class T>
-void moments(const Problem<T>& p, int64_t n, int64_t begin, int64_t end, double* out) {
-  const Geometry<T> g(p, n, p.input.row);
-  const T* image = p.input.data + n * p.input.batch;
-  const T* grad = p.grad.data + n * p.grad.batch;
-  const int64_t width = p.frame.out_width;
+STN_INLINE void moments_rows(const Geometry<T>& g, int64_t begin, int64_t end, int64_t j, int64_t channels,
+                             const T* image, const T* grad, double* out) {
+  const Problem<T>& p = g.p;
   TapProducts<T> s;
-  for_moments(g, begin, end, out, [&](const Block<T>& b, int64_t i, int64_t j, T* sums) STN_LAMBDA {
-    const int64_t at = i * width + j, room = p.frame.out_height * width - at;
+  add_moments(g, begin, end, j, out, [&](const Block<T>& b, int64_t i, T* sums) STN_LAMBDA {
+    const T* from = grad + i * p.grad.row + j;
     if (b.inside) {
-      sum_products<true>(p, b, image, grad + at, room, &s);
+      sum_products<true>(p, b, channels, image, from, &s);
       reduce_products<true>(b, s, sums);
     } else {
-      sum_products<false>(p, b, image, grad + at, room, &s);
+      sum_products<false>(p, b, channels, image, from, &s);
       reduce_products<false>(b, s, sums);
     }
   });
-}
-
-// ---- adjoint ----
-//
-// By tiles of the input: for each, the output pixels that touch it, in order, are located among its cells. A
-// cell stands for a place between four pixels, its upper left one naming it; those that touch the tile make
-// it up, and a ring around them takes what falls outside.
-
-// What output pixels add to a tile.
-template <class T>
-struct Deposits {
-  alignas(64) int32_t cell[kBlock];
-  alignas(64) T weight[4 * kBlock];  // a pixel's four weights side by side
-};
-
-// A range of output pixels along a row.
-struct Span {
-  int64_t begin, end;
-};
-
-// The bounds of the coordinates whose taps touch a range of pixels.
-struct Bounds {
-  double low, high;
-};
-
-template <class T>
-struct TileFrame {
-  const Tile& tile;
-  int64_t pitch;  // cells in a row
-
-  STN_INLINE explicit TileFrame(const Tile& t) : tile(t), pitch(t.width + 3) {}
-  STN_INLINE int64_t rows() const { return tile.height + 3; }
-
-  // The cell of coordinates by their whole part, along an axis where the tile has `count` pixels from
-  // `first`.
-  static STN_INLINE Vec<T> along(Vec<T> whole, int64_t first, int64_t count) {
-    const Vec<T> last = Vec<T>{} + static_cast<T>(count + 2);
-    Vec<T> cell = whole - static_cast<T>(first - 2);
-    cell = cell < last ? cell : last;
-    return cell > 0 ? cell : Vec<T>{};
-  }
-
-  template <Padding padding>
-  STN_INLINE void locate(const Geometry<T>& g, int64_t i, int64_t j, int count, Deposits<T>* d) const {
-    const bool align_corners = g.p.frame.align_corners;
-    const IndexVec<T> row_pitch = IndexVec<T>{} + static_cast<int32_t>(pitch);
-    const auto put = [&](int k, Vec<T> whole_x, Vec<T> frac_x, Vec<T> whole_y, Vec<T> frac_y) STN_LAMBDA {
-      const auto x = fold<padding>(whole_x, frac_x, g.x.vector_length, align_corners);
-      const auto y = fold<padding>(whole_y, frac_y, g.y.vector_length, align_corners);
-      // A coordinate that is not a number has no taps: off to the ring.
-      const auto number = (x.frac == x.frac) & (y.frac == y.frac);
-      const Vec<T> column = along(x.whole, tile.left, tile.width),
-                   row = along(y.whole, tile.top, tile.height);
-      store(d->cell + k, to_index<T>(keep_lanes(number, row)) * row_pitch + to_index<T>(column));
-      const Vec<T> fx = keep_lanes(number, x.frac), fy = keep_lanes(number, y.frac);
-      const Vec<T> ex = 1 - fx, ey = 1 - fy;
-      store_interleaved<T>(d->weight + 4 * k, ey * ex, ey * fx, fy * ex, fy * fx);
-    };
-    const Segment<T> sx(g.x, i, j, padded<T>(count)), sy(g.y, i, j, padded<T>(count));
-    for_coordinates<padding>(sx, sy, count, align_corners, put);
-  }
-};
-
-// The coordinates that touch an axis' pixels [first, first + count). Padding that clamps brings all that lies
-// before or behind the image to its outer pixels.
-STN_INLINE Bounds touching(int64_t first, int64_t count, int64_t length, Padding padding) {
-  constexpr double far = 1e300;
-  Bounds b{static_cast<double>(first - 1) - kMargin, static_cast<double>(first + count) + kMargin};
-  if (padding != Padding::zeros && first == 0) b.low = -far;
-  if (padding != Padding::zeros && first + count == length) b.high = far;
-  return b;
-}
-
-// Narrows a range of whole numbers to those in [low, high], and perhaps one more on either side. NaN narrows
-// nothing.
-STN_INLINE Span narrow(Span s, double low, double high) {
-  // Compared as doubles: the bounds may be larger than any integer.
-  if (low >= static_cast<double>(s.end) || high < static_cast<double>(s.begin)) return {0, 0};
-  if (low > static_cast<double>(s.begin)) s.begin = static_cast<int64_t>(low);
-  if (high < static_cast<double>(s.end - 1)) s.end = static_cast<int64_t>(high) + 1;
-  return s;
-}
-
-// A map's rows, or a row's pixels, whose coordinates can lie in the bounds.
-STN_INLINE Span where(double slope, double offset, double centre, Bounds b, Span s) {
-  if (slope == 0) return offset >= b.low && offset <= b.high ? s : Span{0, 0};
-  const double one = (b.low - offset) / slope + centre, other = (b.high - offset) / slope + centre;
-  return one < other ? narrow(s, one, other) : narrow(s, other, one);
-}
-
-// The output rows that can touch the tile: by the inverse map where there is one.
-STN_INLINE Span rows_touching(const AxisMap& x, const AxisMap& y, Bounds bx, Bounds by, int64_t height) {
-  const double det = x.x * y.y - x.y * y.x;
-  const double a = -y.x / det, b = x.x / det;  // d(row) / d(x), d(row) / d(y)
-  const double x0 = a * (bx.low - x.one), x1 = a * (bx.high - x.one);
-  const double y0 = b * (by.low - y.one), y1 = b * (by.high - y.one);
-  const double low = (x0 < x1 ? x0 : x1) + (y0 < y1 ? y0 : y1),
-               high = (x0 < x1 ? x1 : x0) + (y0 < y1 ? y1 : y0);
-  constexpr double largest = 1e9;  // keeps rounding well below the margin
-  const bool sound =
-      a > -largest && a < largest && b > -largest && b < largest && low - low == 0 && high - high == 0;
-  return sound ? narrow({0, height}, low + x.centre_i - 1, high + x.centre_i + 1) : Span{0, height};
-}
-
-template <Padding padding, class T, class F>
-STN_INLINE void for_deposits(const Geometry<T>& g, const TileFrame<T>& t, const F& f) {
-  const Frame& frame = g.p.frame;
-  const AxisMap &mx = g.x.map, &my = g.y.map;
-  const double sum = (mx.x + mx.y + mx.one) + (my.x + my.y + my.one);
-  // Reflection may bring any pixel here, and of an infinite map nothing can be told.
-  const bool all = padding == Padding::reflection || sum - sum != 0;
-  const Bounds bx = touching(t.tile.left, t.tile.width, frame.width, padding);
-  const Bounds by = touching(t.tile.top, t.tile.height, frame.height, padding);
-  const Span rows = all ? Span{0, frame.out_height} : rows_touching(mx, my, bx, by, frame.out_height);
-  Deposits<T> d;
-  for (int64_t i = rows.begin; i < rows.end; ++i) {
-    Span span{0, frame.out_width};
-    if (!all) {
-      span = where(mx.x, mx.row(i), mx.centre_j, bx, span);
-      span = where(my.x, my.row(i), my.centre_j, by, span);
-    }
-    for (int64_t j = span.begin; j < span.end; j += kBlock) {
-      const int count = static_cast<int>(span.end - j < kBlock ? span.end - j : kBlock);
-      t.template locate<padding>(g, i, j, count, &d);
-      f(d, i, j, count);
-    }
-  }
-}
-
-// f(deposits, i, j, count): `count` output pixels from (i, j) on may touch the tile.
-template <class T, class F>
-STN_INLINE void for_deposits(const Geometry<T>& g, const TileFrame<T>& t, const F& f) {
-  if (g.p.padding == Padding::zeros) {
-    for_deposits<Padding::zeros>(g, t, f);
-  } else if (g.p.padding == Padding::border) {
-    for_deposits<Padding::border>(g, t, f);
-  } else {
-    for_deposits<Padding::reflection>(g, t, f);
-  }
-}
-
-// To add to four pixels in memory is slow; so the four products go, as one vector, into their cell, and each
-// pixel then collects from the four cells that it belongs to.
-template <int channels, class T>
-struct QuadCells : TileFrame<T> {
-  T* cells;
-  int64_t plane;  // elements of a channel
-
-  STN_INLINE QuadCells(const Tile& t, T* scratch) : TileFrame<T>(t), cells(scratch) {
-    plane = 4 * this->pitch * this->rows();
-  }
-
-  STN_INLINE void clear() const {
-    __builtin_memset(cells, 0, sizeof(T) * static_cast<size_t>(channels * plane));
-  }
-
-  STN_INLINE void add(const Deposits<T>& d, const T* grad, int64_t grad_channel, int64_t grad_pixel,
-                      int count) const {
-    typedef typename Quad<T>::V V;
-    for (int k = 0; k < count; ++k) {
-      const V weight = load<V>(d.weight + 4 * k);
-      T* cell = cells + 4 * static_cast<int64_t>(d.cell[k]);
-#pragma GCC unroll 4
-      for (int c = 0; c < channels; ++c) {
-        store(cell + c * plane, load<V>(cell + c * plane) + grad[c * grad_channel + k * grad_pixel] * weight);
-      }
-    }
-  }
-
-  STN_INLINE void collect(const Images<T>& to, T* out) const {
-    for (int c = 0; c < channels; ++c) {
-      for (int64_t y = 0; y < this->tile.height; ++y) {
-        const T* here = cells + c * plane + 4 * ((y + 2) * this->pitch + 2);
-        T* row = out + c * to.channel + y * to.row;
-        if (to.pixel == 1) {
-          collect_row<T>(here, here - 4 * this->pitch, row, this->tile.width);
-          continue;
-        }
-        T spare[kTile];
-        collect_row<T>(here, here - 4 * this->pitch, spare, this->tile.width);
-        for (int64_t x = 0; x < this->tile.width; ++x) row[x * to.pixel] = spare[x];
-      }
-    }
-  }
-};
-
-template <int channels, class T>
-void adjoint_channels(const Problem<T>& p, int64_t n, int64_t c, const Tile& tile, T* scratch) {
-  const Geometry<T> g(p, n, 0);
-  const QuadCells<channels, T> cells(tile, scratch);
-  const T* grad = p.grad.data + n * p.grad.batch + c * p.grad.channel;
-  cells.clear();
-  for_deposits(g, cells, [&](const Deposits<T>& d, int64_t i, int64_t j, int count) STN_LAMBDA {
-    cells.add(d, grad + i * p.grad.row + j * p.grad.pixel, p.grad.channel, p.grad.pixel, count);
-  });
-  const Images<T>& to = p.grad_input;
-  cells.collect(to, to.data + n * to.batch + c * to.channel + tile.top * to.row + tile.left * to.pixel);
-}
-
-template <class T>
-void adjoint(const Problem<T>& p, int64_t n, int64_t c, int64_t channels, const Tile& tile, T* scratch) {
-  static_assert(kQuadChannels == 4, "one case each");
-  switch (channels) {
-    case 1:
-      return adjoint_channels<1>(p, n, c, tile, scratch);
-    case 2:
-      return adjoint_channels<2>(p, n, c, tile, scratch);
-    case 3:
-      return adjoint_channels<3>(p, n, c, tile, scratch);
-    default:
-      return adjoint_channels<4>(p, n, c, tile, scratch);
-  }
 }
 
 }  // namespace STN_LEVEL

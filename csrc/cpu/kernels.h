@@ -15,6 +15,9 @@ struct Tile {
 };
 constexpr int64_t kTile = 64;  // pixels at most, either way
 
+// Sample and moments over planes work on tiles of the output of up to so many columns and pixels.
+constexpr int64_t kTileColumns = 64, kTilePixels = 2048;
+
 constexpr int64_t kQuadChannels = 4;  // channels that adjoint takes together
 
 // The primitives, in the forms that suit a problem; affine.cpp chooses.
@@ -23,10 +26,11 @@ struct Kernels {
   int64_t group;  // channels in a vector
 
   // Planes of pixels that lie side by side.
-  // output of rows [begin, end) of image n.
-  void (*sample)(const Problem<T>&, int64_t n, int64_t begin, int64_t end);
-  // The moments of rows [begin, end) of image n, over all channels.
-  void (*moments)(const Problem<T>&, int64_t n, int64_t begin, int64_t end, double* sums);
+  // output of rows [begin, end) of channels [c, c + channels) of image n.
+  void (*sample)(const Problem<T>&, int64_t n, int64_t c, int64_t channels, int64_t begin, int64_t end);
+  // The moments of those rows and channels.
+  void (*moments)(const Problem<T>&, int64_t n, int64_t c, int64_t channels, int64_t begin, int64_t end,
+                  double* sums);
   // grad_input of one tile of up to kQuadChannels channels from c on, of image n; any layout.
   // scratch: kQuadScratch values.
   void (*adjoint)(const Problem<T>&, int64_t n, int64_t c, int64_t channels, const Tile&, T* scratch);
@@ -36,18 +40,14 @@ struct Kernels {
   void (*moments_channels_last)(const Problem<T>&, int64_t n, int64_t begin, int64_t end, const T* zeros,
                                 double* sums);
 
-  // A group of up to a vector of channels from c on, whose planes are packed first. scratch: `group` values
-  // for each pixel of the stored input.
-  void (*sample_group)(const Problem<T>&, int64_t n, int64_t c, int64_t channels, T* scratch);
-  void (*moments_group)(const Problem<T>&, int64_t n, int64_t c, int64_t channels, T* scratch, double* sums);
-  // Any layout. scratch: `group` values for each of kTileCells.
+  // Up to `group` channels; any layout. scratch: as many values for each of kTileCells.
   void (*adjoint_group)(const Problem<T>&, int64_t n, int64_t c, int64_t channels, const Tile&, T* scratch);
 };
 
 // With the ring, and what the ring's last cell adds to below it and to its right.
-constexpr int64_t kTileCells = (kTile + 3) * (kTile + 4) + 1;
+constexpr int64_t kTileCells = (kTile + 3) * (kTile + 4) + 16;
 // Four values a cell, and what a vector may read behind them.
-constexpr int64_t kQuadScratch = kQuadChannels * 4 * kTileCells + 16;
+constexpr int64_t kQuadScratch = kQuadChannels * 4 * kTileCells + 64;
 
 struct Level {
   const char* name;
@@ -58,6 +58,8 @@ struct Level {
 Level portable_level();
 #if defined(__x86_64__)
 Level avx2_level();
+Level avx512_level();
+Level avx512_level();
 #endif
 
 }  // namespace stn::cpu

@@ -18,6 +18,11 @@ std::vector<Level> available() {
       __builtin_cpu_supports("fma")) {
     levels.push_back(avx2_level());
   }
+  if (at::get_cpu_capability() == "AVX512" && __builtin_cpu_supports("avx512f") &&
+      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vl")) {
+    levels.push_back(avx512_level());
+  }
 #endif
   return levels;
 }

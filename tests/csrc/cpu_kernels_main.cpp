@@ -59,30 +59,25 @@ template <class T>
 void run_rows(const Kernels<T>& kernels, const stn::Problem<T>& p, int64_t n, bool channels_last) {
   const std::vector<T> zeros(static_cast<size_t>(p.channels));
   for (int64_t begin = 0; begin < p.frame.out_height; begin += 7) {
-    const int64_t end = std::min(begin + 7, p.frame.out_height);
+    const int64_t end = std::min(begin + 7, p.frame.out_height), c = p.channels / 2;
     double sums[stn::kMoments];
     if (channels_last) {
       kernels.sample_channels_last(p, n, begin, end, zeros.data());
       kernels.moments_channels_last(p, n, begin, end, zeros.data(), sums);
     } else {
-      kernels.sample(p, n, begin, end);
-      kernels.moments(p, n, begin, end, sums);
+      kernels.sample(p, n, 0, p.channels, begin, end);
+      kernels.sample(p, n, c, p.channels - c, begin, end);
+      kernels.moments(p, n, c, p.channels - c, begin, end, sums);
     }
   }
 }
 
-// The kernels that take groups of channels, and tiles.
+// The kernels that take tiles of the input.
 template <class T>
-void run_groups(const Kernels<T>& kernels, const stn::Problem<T>& p, int64_t n, bool channels_last) {
-  Buffer<T> packed(kernels.group * p.stored_height * p.stored_width, false);
+void run_tiles(const Kernels<T>& kernels, const stn::Problem<T>& p, int64_t n) {
   Buffer<T> cells(kernels.group * stn::cpu::kTileCells, false), quads(stn::cpu::kQuadScratch, false);
   for (int64_t c = 0; c < p.channels; c += kernels.group) {
     const int64_t channels = std::min(kernels.group, p.channels - c);
-    double sums[stn::kMoments];
-    if (!channels_last) {
-      kernels.sample_group(p, n, c, channels, packed.get());
-      kernels.moments_group(p, n, c, channels, packed.get(), sums);
-    }
     for_tiles(p, [&](const Tile& tile) { kernels.adjoint_group(p, n, c, channels, tile, cells.get()); });
   }
   for (int64_t c = 0; c < p.channels; c += stn::cpu::kQuadChannels) {
@@ -127,7 +122,7 @@ void run_once(const Kernels<T>& kernels) {
     p.grad_input = images(grad_input.get(), p.frame.height, p.frame.width, last);
     for (int64_t n = 0; n < p.batches; ++n) {
       run_rows(kernels, p, n, last);
-      run_groups(kernels, p, n, last);
+      run_tiles(kernels, p, n);
     }
   }
 }
@@ -146,5 +141,9 @@ int main() {
   run(stn::cpu::portable_level());
 #if defined(__x86_64__)
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) run(stn::cpu::avx2_level());
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
+    run(stn::cpu::avx512_level());
+  }
 #endif
 }

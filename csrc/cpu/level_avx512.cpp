@@ -1,0 +1,32 @@
+// The kernels for x86-64 processors with AVX-512 (F, BW, DQ, VL).
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl"))), \
+                             apply_to = function)
+#else
+// GCC 12's own header reads what it calls undefined (its bug 105593).
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")
+#endif
+
+#define STN_LEVEL avx512
+#define STN_LEVEL_AVX512
+#define STN_VECTOR_BYTES 64
+#include "packed_kernels.h"
+
+namespace stn::cpu {
+Level avx512_level() { return avx512::level("avx512"); }
+}  // namespace stn::cpu
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#endif

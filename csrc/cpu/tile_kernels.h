@@ -1,0 +1,357 @@
+// Sample and moments over planes of pixels, by tiles of the output.
+//
+// The input pixels that a tile of an affine map needs lie in a small rectangle, its window. It is copied, two
+// rows interleaved, so that a pixel's four taps lie side by side, and with zeros around the image, so that
+// every tap exists. Where the tile's pixels fall in the window is found once for all channels.
+#pragma once
+
+#include "affine_kernels.h"
+
+namespace stn::cpu {
+namespace STN_LEVEL {
+
+constexpr int64_t kWindow = 8192;  // pixels in a window, at most
+
+// Output pixels.
+struct OutTile {
+  int64_t top, left, rows, columns;
+};
+
+// Input pixels, of which some may lie outside the image.
+struct Window {
+  int64_t top, left, rows, columns;
+  int64_t pitch;  // pairs of pixels from a row to the next
+};
+
+// A tile's pixels, row by row: their taps, counted in pairs from the window's first, and how far they lie
+// from them. The slopes are those of padding that folds the plane (Coordinate).
+template <class T>
+struct Located {
+  alignas(64) int32_t tap[kTilePixels + Simd<T>::lanes];
+  alignas(64) T fx[kTilePixels + Simd<T>::lanes], fy[kTilePixels + Simd<T>::lanes];
+  alignas(64) T slope_x[kTilePixels + Simd<T>::lanes], slope_y[kTilePixels + Simd<T>::lanes];
+};
+
+// What a tile is worked on with.
+template <class T>
+struct TileScratch {
+  Steps<T, kTilePixels> row_x, row_y;
+  Steps<T, kTileColumns> column_x, column_y;
+  Located<T> at;
+  alignas(64) T window[2 * kWindow + 8 * Simd<T>::lanes];
+};
+
+// ---- windows ----
+
+// The whole numbers under a tile's coordinates along an axis, where they matter.
+struct Range {
+  int64_t low, high;
+};
+
+template <class T>
+STN_INLINE Range range_of(const Axis<T>& axis, const OutTile& t, Padding padding) {
+  const double right = axis.map.x * static_cast<double>(t.columns - 1),
+               down = axis.map.y * static_cast<double>(t.rows - 1);
+  const double corner = axis.map.at(t.top, t.left);
+  double low = corner + (right < 0 ? right : 0) + (down < 0 ? down : 0) - kMargin;
+  double high = corner + (right > 0 ? right : 0) + (down > 0 ? down : 0) + kMargin;
+  // Two pixels off the image all taps are zeros. Padding that folds brings all pixels inside.
+  const double least = padding == Padding::zeros ? -2 : 0,
+               most = axis.last + (padding == Padding::zeros ? 1 : 0);
+  if (padding == Padding::reflection && (low < least || high > most)) return {0, axis.length - 1};
+  low = low < least ? least : (low > most ? most : low);
+  high = high < least ? least : (high > most ? most : high);
+  return {static_cast<int64_t>(__builtin_floor(low)), static_cast<int64_t>(__builtin_floor(high))};
+}
+
+template <class T>
+STN_INLINE Window window_of(const Geometry<T>& g, const OutTile& t) {
+  constexpr int64_t line = 8;  // float pairs in a cache line
+  const Range x = range_of(g.x, t, g.p.padding), y = range_of(g.y, t, g.p.padding);
+  const int64_t columns = x.high - x.low + 2;
+  return {y.low, x.low, y.high - y.low + 2, columns, (columns + line - 1) / line * line};
+}
+
+// Whether a tile's window fits, and is worth to be copied.
+STN_INLINE bool fits(const OutTile& t, const Window& w) {
+  const int64_t pixels = (w.rows - 1) * w.pitch;
+  return pixels <= kWindow && pixels <= 8 * t.rows * t.columns + 1024;
+}
+
+template <class T>
+STN_INLINE void zero_row(T* to, int64_t pairs) {
+  for (int64_t x = 0; x < 2 * pairs; x += Simd<T>::lanes) store(to + x, Vec<T>{});
+}
+
+// One channel's window. A row's last vectors reach into the next one, which is written after it.
+template <class T>
+STN_INLINE void copy_window(const Problem<T>& p, const Window& w, const T* plane, T* window) {
+  constexpr int64_t lanes = Simd<T>::lanes;
+  const int64_t first = w.left > 0 ? w.left : 0;
+  const int64_t behind = w.left + w.columns < p.stored_width ? w.left + w.columns : p.stored_width;
+  const int64_t skip = first - w.left, count = behind - first;
+  const auto row_of = [&](int64_t y) STN_LAMBDA { return plane + y * p.input.row + first; };
+  for (int64_t y = 0; y + 1 < w.rows; ++y) {
+    T* to = window + 2 * y * w.pitch;
+    const int64_t row = w.top + y;
+    const bool above = row >= 0 && row < p.stored_height, below = row + 1 >= 0 && row + 1 < p.stored_height;
+    if (count <= 0 || !(above || below)) {
+      zero_row(to, w.pitch);
+      continue;
+    }
+    if (skip > 0) zero_row(to, lanes);
+    to += 2 * skip;
+    const T *upper = row_of(above ? row : row + 1), *lower = row_of(below ? row + 1 : row);
+    const auto put = [&](int64_t x, Vec<T> u, Vec<T> l) STN_LAMBDA {
+      store_alternating<T>(to + 2 * x, above ? u : Vec<T>{}, below ? l : Vec<T>{});
+    };
+    int64_t x = 0;
+    for (; x + lanes <= count; x += lanes) put(x, load<Vec<T>>(upper + x), load<Vec<T>>(lower + x));
+    // Zeros from the row's end on: the two that a window may hold, perhaps in a vector of their own.
+    put(x, load_some<Vec<T>>(upper + x, count - x), load_some<Vec<T>>(lower + x, count - x));
+    if (x + lanes < count + 2) store_alternating<T>(to + 2 * (x + lanes), Vec<T>{}, Vec<T>{});
+  }
+}
+
+// Brings a window closer, of which the copy is to come: its rows are too short for the processor to foresee
+// them.
+template <class T>
+STN_INLINE void prefetch_window(const Problem<T>& p, const Window& w, const T* plane) {
+  constexpr int64_t line = 64 / sizeof(T);
+  const int64_t top = w.top > 0 ? w.top : 0, left = w.left > 0 ? w.left : 0;
+  const int64_t bottom = w.top + w.rows < p.stored_height ? w.top + w.rows : p.stored_height;
+  const int64_t right = w.left + w.columns < p.stored_width ? w.left + w.columns : p.stored_width;
+  for (int64_t y = top; y < bottom; ++y) {
+    const T* row = plane + y * p.input.row;
+    for (int64_t x = left; x < right; x += line) __builtin_prefetch(row + x, 0, 2);
+  }
+}
+
+// ---- where a tile's pixels fall ----
+
+template <Padding padding, bool slopes, class T>
+STN_INLINE void locate(const Geometry<T>& g, const OutTile& t, const Window& w, TileScratch<T>* s) {
+  const Vec<T> zero{};
+  const Vec<T> last_x = zero + static_cast<T>(w.columns - 2), last_y = zero + static_cast<T>(w.rows - 2);
+  const Vec<T> left = zero + static_cast<T>(w.left), top = zero + static_cast<T>(w.top);
+  const Vec<T> pitch = zero + static_cast<T>(w.pitch);
+  const bool align_corners = g.p.frame.align_corners, folds = padding != Padding::zeros;
+  const int64_t columns = padded<T>(t.columns);
+  s->column_x.fill(0, g.x.map.x, columns, 0);
+  s->column_y.fill(0, g.y.map.x, columns, 0);
+  s->row_x.fill(g.x.map.at(t.top, t.left), g.x.map.y, t.rows, folds ? 0 : w.left);
+  s->row_y.fill(g.y.map.at(t.top, t.left), g.y.map.y, t.rows, folds ? 0 : w.top);
+  Located<T>& to = s->at;
+  // Whole vectors are read, behind the last pixel too.
+  store(to.tap + t.rows * t.columns, IndexVec<T>{});
+  for (int64_t r = 0; r < t.rows; ++r) {
+    const Vec<T> row_x = zero + s->row_x.whole[r], row_y = zero + s->row_y.whole[r];
+    const Vec<T> row_fx = zero + s->row_x.frac[r], row_fy = zero + s->row_y.frac[r];
+    for (int64_t k = 0; k < t.columns; k += Simd<T>::lanes) {
+      Vec<T> x, fx, y, fy;
+      add_steps(s->column_x, k, row_x, row_fx, &x, &fx);
+      add_steps(s->column_y, k, row_y, row_fy, &y, &fy);
+      const int64_t at = r * t.columns + k;
+      if (folds) {
+        const auto folded_x = fold<padding>(x, fx, g.x.vector_length, align_corners);
+        const auto folded_y = fold<padding>(y, fy, g.y.vector_length, align_corners);
+        x = folded_x.whole - left;
+        y = folded_y.whole - top;
+        fx = folded_x.frac;
+        fy = folded_y.frac;
+        if (slopes) {
+          store(to.slope_x + at, folded_x.slope);
+          store(to.slope_y + at, folded_y.slope);
+        }
+      }
+      x = clamp<T>(x, last_x);
+      y = clamp<T>(y, last_y);
+      store(to.tap + at, to_index<T>(y * pitch + x));
+      store(to.fx + at, fx);
+      store(to.fy + at, fy);
+    }
+  }
+}
+
+template <bool slopes, class T>
+STN_INLINE void locate(const Geometry<T>& g, const OutTile& t, const Window& w, TileScratch<T>* s) {
+  if (g.p.padding == Padding::zeros) {
+    locate<Padding::zeros, slopes>(g, t, w, s);
+  } else if (g.p.padding == Padding::border) {
+    locate<Padding::border, slopes>(g, t, w, s);
+  } else {
+    locate<Padding::reflection, slopes>(g, t, w, s);
+  }
+}
+
+// f(tile) for the tiles of output rows [begin, end).
+template <class T, class F>
+STN_INLINE void for_tiles(const Geometry<T>& g, int64_t begin, int64_t end, const F& f) {
+  const int64_t width = g.p.frame.out_width;
+  const int64_t columns = width < kTileColumns ? width : kTileColumns, rows = kTilePixels / columns;
+  for (int64_t i = begin; i < end; i += rows) {
+    for (int64_t j = 0; j < width; j += columns) {
+      f(OutTile{i, j, end - i < rows ? end - i : rows, width - j < columns ? width - j : columns});
+    }
+  }
+}
+
+// Whether all of a tile is zeros outside the image.
+template <class T>
+STN_INLINE bool outside(const Geometry<T>& g, const Window& w) {
+  return g.p.padding == Padding::zeros &&
+         (w.top >= g.y.length || w.left >= g.x.length || w.top + w.rows <= 0 || w.left + w.columns <= 0);
+}
+
+// ---- sample ----
+
+template <class T>
+STN_INLINE Vec<T> sample_vector(const T* window, const Located<T>& l, int64_t k) {
+  const Taps<T> t = load_quads(window, l.tap + k);
+  const auto x1 = load<Vec<T>>(l.fx + k), y1 = load<Vec<T>>(l.fy + k);
+  const auto x0 = 1 - x1, y0 = 1 - y1;
+  return y0 * (x0 * t.v00 + x1 * t.v01) + y1 * (x0 * t.v10 + x1 * t.v11);
+}
+
+// `count` pixels that lie side by side, from the located one `first` on.
+template <bool streamed, class T>
+STN_INLINE void sample_run(const T* window, const Located<T>& l, int64_t first, int64_t count, T* out) {
+  constexpr int64_t lanes = Simd<T>::lanes;
+  int64_t k = 0;
+  for (; k + lanes <= count; k += lanes) {
+    const Vec<T> v = sample_vector(window, l, first + k);
+    streamed ? stream(out + k, v) : store(out + k, v);
+  }
+  if (k < count) store_some(out + k, sample_vector(window, l, first + k), count - k);
+}
+
+// Channels [c, c + channels) of a tile.
+template <class T>
+STN_INLINE void sample_tile(const Geometry<T>& g, const OutTile& t, const Window& w, int64_t channels,
+                            const T* image, T* out, TileScratch<T>* s) {
+  const Problem<T>& p = g.p;
+  locate<false>(g, t, w, s);
+  const bool whole_rows = t.columns == p.frame.out_width;
+  const int64_t runs = whole_rows ? 1 : t.rows, count = whole_rows ? t.rows * t.columns : t.columns;
+  for (int64_t c = 0; c < channels; ++c) {
+    copy_window(p, w, image + c * p.input.channel, s->window);
+    T* to = out + c * p.output.channel;
+    for (int64_t r = 0; r < runs; ++r) {
+      (p.streams ? sample_run<true, T> : sample_run<false, T>)(s->window, s->at, r * count, count,
+                                                               to + r * p.output.row);
+    }
+  }
+}
+
+// Rows [begin, end) of channels [c, c + channels) of image n.
+template <class T>
+void sample(const Problem<T>& p, int64_t n, int64_t c, int64_t channels, int64_t begin, int64_t end) {
+  const Geometry<T> g(p, n, p.input.row);
+  const T* image = p.input.data + n * p.input.batch + c * p.input.channel;
+  T* output = p.output.data + n * p.output.batch + c * p.output.channel;
+  const bool exact = g.x.exact && g.y.exact;
+  TileScratch<T> s;
+  for_tiles(g, begin, end, [&](const OutTile& t) STN_LAMBDA {
+    T* out = output + t.top * p.output.row + t.left;
+    if (exact) {
+      const Window w = window_of(g, t);
+      const OutTile next{t.top, t.left + t.columns, t.rows, t.columns};
+      if (next.left < p.frame.out_width) {
+        const Window ahead = window_of(g, next);
+        if (fits(next, ahead)) {
+          for (int64_t k = 0; k < channels; ++k) prefetch_window(p, ahead, image + k * p.input.channel);
+        }
+      }
+      if (outside(g, w)) {
+        for (int64_t r = 0; r < t.rows; ++r)
+          zero_planes(p, static_cast<int>(t.columns), channels, out + r * p.output.row);
+        return;
+      }
+      if (fits(t, w)) return sample_tile(g, t, w, channels, image, out, &s);
+    }
+    sample_rows(g, t.top, t.top + t.rows, t.left, channels, image, output);
+  });
+  if (p.streams) end_streams();
+}
+
+// ---- moments ----
+
+// One channel's moments of a tile, by its own rows and columns: sums of (d/dx, d/dy) x (column, row, 1).
+template <bool slopes, class T>
+STN_INLINE void moments_tile(const OutTile& t, const T* window, const Located<T>& l, const T* grad,
+                             int64_t grad_row, double* out) {
+  constexpr int64_t lanes = Simd<T>::lanes;
+  Vec<T> total[kMoments] = {};
+  for (int64_t r = 0; r < t.rows; ++r) {
+    const T* from = grad + r * grad_row;
+    Vec<T> row_x{}, row_y{}, number = lane_numbers<T>();
+    const auto add = [&](int64_t k, Vec<T> g, bool all) STN_LAMBDA {
+      const int64_t at = r * t.columns + k;
+      const Taps<T> v = load_quads(window, l.tap + at);
+      const auto x1 = load<Vec<T>>(l.fx + at), y1 = load<Vec<T>>(l.fy + at);
+      const auto x0 = 1 - x1, y0 = 1 - y1;
+      Vec<T> gx = g * (y0 * (v.v01 - v.v00) + y1 * (v.v11 - v.v10));
+      Vec<T> gy = g * (x0 * (v.v10 - v.v00) + x1 * (v.v11 - v.v01));
+      if (slopes) {
+        gx *= load<Vec<T>>(l.slope_x + at);
+        gy *= load<Vec<T>>(l.slope_y + at);
+      }
+      if (!all) {
+        const auto valid = number < static_cast<T>(t.columns);
+        gx = keep_lanes(valid, gx);
+        gy = keep_lanes(valid, gy);
+      }
+      row_x += gx;
+      row_y += gy;
+      total[0] += number * gx;
+      total[3] += number * gy;
+    };
+    int64_t k = 0;
+    for (; k + lanes <= t.columns; k += lanes, number += lanes) add(k, load<Vec<T>>(from + k), true);
+    if (k < t.columns) add(k, load_some<Vec<T>>(from + k, t.columns - k), false);
+    const T row = static_cast<T>(r);
+    total[1] += row * row_x;
+    total[2] += row_x;
+    total[4] += row * row_y;
+    total[5] += row_y;
+  }
+  for (int m = 0; m < kMoments; ++m) out[m] = sum_lanes<T>(total[m]);
+}
+
+// Of rows [begin, end) and channels [c, c + channels) of image n.
+template <class T>
+void moments(const Problem<T>& p, int64_t n, int64_t c, int64_t channels, int64_t begin, int64_t end,
+             double* out) {
+  const Geometry<T> g(p, n, p.input.row);
+  const T* image = p.input.data + n * p.input.batch + c * p.input.channel;
+  const T* grad = p.grad.data + n * p.grad.batch + c * p.grad.channel;
+  const bool exact = g.x.exact && g.y.exact;
+  TileScratch<T> s;
+  for (int m = 0; m < kMoments; ++m) out[m] = 0;
+  for_tiles(g, begin, end, [&](const OutTile& t) STN_LAMBDA {
+    const Window w = exact ? window_of(g, t) : Window{};
+    if (exact && outside(g, w)) return;
+    if (!exact || !fits(t, w)) {
+      return moments_rows(g, t.top, t.top + t.rows, t.left, channels, image, grad, out);
+    }
+    const bool slopes = p.padding != Padding::zeros;
+    locate<true>(g, t, w, &s);
+    const double u = static_cast<double>(t.left) - g.x.map.centre_j,
+                 v = static_cast<double>(t.top) - g.x.map.centre_i;
+    const T* from = grad + t.top * p.grad.row + t.left;
+    for (int64_t k = 0; k < channels; ++k) {
+      copy_window(p, w, image + k * p.input.channel, s.window);
+      double sums[kMoments];
+      (slopes ? moments_tile<true, T> : moments_tile<false, T>)(t, s.window, s.at, from + k * p.grad.channel,
+                                                                p.grad.row, sums);
+      for (int axis = 0; axis < kMoments; axis += 3) {
+        out[axis] += sums[axis] + u * sums[axis + 2];
+        out[axis + 1] += sums[axis + 1] + v * sums[axis + 2];
+        out[axis + 2] += sums[axis + 2];
+      }
+    }
+  });
+}
+
+}  // namespace STN_LEVEL
+}  // namespace stn::cpu
