@@ -3,7 +3,7 @@
 // the tile make it up, and a ring around them takes what falls outside.
 #pragma once
 
-#include "affine_kernels.h"
+#include "coordinates.h"
 
 namespace stn::cpu {
 namespace STN_LEVEL {

@@ -74,7 +74,7 @@ struct Parts {
     const int64_t width = p.frame.out_width, row = width * all_channels;
     if (layout == Layout::planes) {
       // A tile is located once for all channels of a part.
-      rows = std::min(height, std::max<int64_t>(1, kTilePixels / std::min(width, kTileColumns)));
+      rows = ceil_div(height, ceil_div(height, tile_rows(width)));
       channels = std::min(all_channels, ceil_div(kUnit, rows * width));
     } else {
       rows = std::max(ceil_div(kUnit, row), ceil_div(height, kMaxUnits));
@@ -212,8 +212,8 @@ void adjoint_tiles(const Problem<T>& p) {
   // Rows of tiles begin where streams can.
   const Tiling down(p.frame.height, 1), across(p.frame.width, p.streams ? kStreamed / int64_t{sizeof(T)} : 1);
   const bool vectors = p.channels >= k.group;
-  const int64_t group = vectors ? k.group : kQuadChannels,
-                scratch_values = vectors ? kTileCells * group : kQuadScratch;
+  const int64_t group = vectors ? k.group : std::min(kQuadChannels, p.channels);
+  const int64_t scratch_values = vectors ? kTileCells * group : quad_scratch(group);
   const int64_t tiles = down.count * across.count, groups = ceil_div(p.channels, group);
   const int64_t pixels = std::max(p.frame.height * p.frame.width, p.frame.out_height * p.frame.out_width);
   const int64_t values = ceil_div(pixels * std::min(p.channels, group), tiles);

@@ -15,8 +15,12 @@ struct Tile {
 };
 constexpr int64_t kTile = 64;  // pixels at most, either way
 
-// Sample and moments over planes work on tiles of the output of up to so many columns and pixels.
-constexpr int64_t kTileColumns = 64, kTilePixels = 2048;
+// Sample and moments over planes work on tiles of the output: what they need of the input, and where their
+// pixels fall in it, stays in a first-level cache.
+constexpr int64_t kTileColumns = 64, kTilePixels = 1600;  // at most
+
+STN_INLINE int64_t tile_columns(int64_t width) { return width <= kTileColumns ? width : 48; }
+STN_INLINE int64_t tile_rows(int64_t width) { return kTilePixels / tile_columns(width); }
 
 constexpr int64_t kQuadChannels = 4;  // channels that adjoint takes together
 
@@ -32,7 +36,7 @@ struct Kernels {
   void (*moments)(const Problem<T>&, int64_t n, int64_t c, int64_t channels, int64_t begin, int64_t end,
                   double* sums);
   // grad_input of one tile of up to kQuadChannels channels from c on, of image n; any layout.
-  // scratch: kQuadScratch values.
+  // scratch: quad_scratch(channels) values.
   void (*adjoint)(const Problem<T>&, int64_t n, int64_t c, int64_t channels, const Tile&, T* scratch);
 
   // Pixels with their channels side by side. zeros: as many as there are channels.
@@ -46,8 +50,8 @@ struct Kernels {
 
 // With the ring, and what the ring's last cell adds to below it and to its right.
 constexpr int64_t kTileCells = (kTile + 3) * (kTile + 4) + 16;
-// Four values a cell, and what a vector may read behind them.
-constexpr int64_t kQuadScratch = kQuadChannels * 4 * kTileCells + 64;
+// For `channels` channels: four values a cell, and what vectors may read behind them.
+STN_INLINE int64_t quad_scratch(int64_t channels) { return channels * 4 * kTileCells + 64; }
 
 struct Level {
   const char* name;

@@ -5,7 +5,7 @@
 // every tap exists. Where the tile's pixels fall in the window is found once for all channels.
 #pragma once
 
-#include "affine_kernels.h"
+#include "row_kernels.h"
 
 namespace stn::cpu {
 namespace STN_LEVEL {
@@ -113,20 +113,6 @@ STN_INLINE void copy_window(const Problem<T>& p, const Window& w, const T* plane
   }
 }
 
-// Brings a window closer, of which the copy is to come: its rows are too short for the processor to foresee
-// them.
-template <class T>
-STN_INLINE void prefetch_window(const Problem<T>& p, const Window& w, const T* plane) {
-  constexpr int64_t line = 64 / sizeof(T);
-  const int64_t top = w.top > 0 ? w.top : 0, left = w.left > 0 ? w.left : 0;
-  const int64_t bottom = w.top + w.rows < p.stored_height ? w.top + w.rows : p.stored_height;
-  const int64_t right = w.left + w.columns < p.stored_width ? w.left + w.columns : p.stored_width;
-  for (int64_t y = top; y < bottom; ++y) {
-    const T* row = plane + y * p.input.row;
-    for (int64_t x = left; x < right; x += line) __builtin_prefetch(row + x, 0, 2);
-  }
-}
-
 // ---- where a tile's pixels fall ----
 
 template <Padding padding, bool slopes, class T>
@@ -188,7 +174,7 @@ STN_INLINE void locate(const Geometry<T>& g, const OutTile& t, const Window& w, 
 template <class T, class F>
 STN_INLINE void for_tiles(const Geometry<T>& g, int64_t begin, int64_t end, const F& f) {
   const int64_t width = g.p.frame.out_width;
-  const int64_t columns = width < kTileColumns ? width : kTileColumns, rows = kTilePixels / columns;
+  const int64_t columns = tile_columns(width), rows = tile_rows(width);
   for (int64_t i = begin; i < end; i += rows) {
     for (int64_t j = 0; j < width; j += columns) {
       f(OutTile{i, j, end - i < rows ? end - i : rows, width - j < columns ? width - j : columns});
@@ -255,13 +241,6 @@ void sample(const Problem<T>& p, int64_t n, int64_t c, int64_t channels, int64_t
     T* out = output + t.top * p.output.row + t.left;
     if (exact) {
       const Window w = window_of(g, t);
-      const OutTile next{t.top, t.left + t.columns, t.rows, t.columns};
-      if (next.left < p.frame.out_width) {
-        const Window ahead = window_of(g, next);
-        if (fits(next, ahead)) {
-          for (int64_t k = 0; k < channels; ++k) prefetch_window(p, ahead, image + k * p.input.channel);
-        }
-      }
       if (outside(g, w)) {
         for (int64_t r = 0; r < t.rows; ++r)
           zero_planes(p, static_cast<int>(t.columns), channels, out + r * p.output.row);
@@ -306,6 +285,8 @@ STN_INLINE void moments_tile(const OutTile& t, const T* window, const Located<T>
       total[0] += number * gx;
       total[3] += number * gy;
     };
+    // Rows too short for the processor to foresee the next ones.
+    for (int64_t x = 0; x < t.columns; x += 64 / sizeof(T)) __builtin_prefetch(from + 8 * grad_row + x);
     int64_t k = 0;
     for (; k + lanes <= t.columns; k += lanes, number += lanes) add(k, load<Vec<T>>(from + k), true);
     if (k < t.columns) add(k, load_some<Vec<T>>(from + k, t.columns - k), false);

@@ -75,7 +75,8 @@ void run_rows(const Kernels<T>& kernels, const stn::Problem<T>& p, int64_t n, bo
 // The kernels that take tiles of the input.
 template <class T>
 void run_tiles(const Kernels<T>& kernels, const stn::Problem<T>& p, int64_t n) {
-  Buffer<T> cells(kernels.group * stn::cpu::kTileCells, false), quads(stn::cpu::kQuadScratch, false);
+  Buffer<T> cells(kernels.group * stn::cpu::kTileCells, false),
+      quads(stn::cpu::quad_scratch(stn::cpu::kQuadChannels), false);
   for (int64_t c = 0; c < p.channels; c += kernels.group) {
     const int64_t channels = std::min(kernels.group, p.channels - c);
     for_tiles(p, [&](const Tile& tile) { kernels.adjoint_group(p, n, c, channels, tile, cells.get()); });
