@@ -11,6 +11,11 @@ namespace STN_LEVEL {
 // Pixels of a row that are walked from one origin, at most.
 constexpr int kBlock = kWalk;
 
+// Output pixels that are worked on together.
+struct OutTile {
+  int64_t top, left, rows, columns;
+};
+
 // Far more than a coordinate's error, so that what lies beyond it needs no test of its own.
 constexpr double kMargin = 1.0 / 64;
 

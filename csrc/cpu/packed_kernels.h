@@ -85,9 +85,10 @@ void sample_channels_last(const Problem<T>& p, int64_t n, int64_t begin, int64_t
   const Packed<T> image{p.input.data + n * p.input.batch, p.input.row, p.input.pixel};
   Block<T> b;
   for (int64_t j = 0; j < p.frame.out_width; j += kBlock) {
+    const int64_t columns = p.frame.out_width - j < kBlock ? p.frame.out_width - j : kBlock;
     for (int64_t i = begin; i < end; ++i) {
       T* out = p.output.data + n * p.output.batch + i * p.output.row + j * p.output.pixel;
-      if (fill_block<false>(g, i, j, &b)) {
+      if (fill_block<false>(g, i, j, columns, &b)) {
         sample_packed(image, b, p.channels, zeros, out, p.output.pixel);
       } else {
         __builtin_memset(out, 0, sizeof(T) * static_cast<size_t>(b.count * p.output.pixel));
@@ -141,10 +142,12 @@ void moments_channels_last(const Problem<T>& p, int64_t n, int64_t begin, int64_
   const T* grad = p.grad.data + n * p.grad.batch;
   for (int m = 0; m < kMoments; ++m) out[m] = 0;
   for (int64_t j = 0; j < p.frame.out_width; j += kBlock) {
-    add_moments(g, begin, end, j, out, [&](const Block<T>& b, int64_t i, T* sums) STN_LAMBDA {
-      moments_packed(image, b, p.channels, zeros, grad + i * p.grad.row + j * p.grad.pixel, p.grad.pixel,
-                     sums);
-    });
+    const int64_t columns = p.frame.out_width - j < kBlock ? p.frame.out_width - j : kBlock;
+    add_moments(g, OutTile{begin, j, end - begin, columns}, out,
+                [&](const Block<T>& b, int64_t i, T* sums) STN_LAMBDA {
+                  moments_packed(image, b, p.channels, zeros, grad + i * p.grad.row + j * p.grad.pixel,
+                                 p.grad.pixel, sums);
+                });
   }
 }
 

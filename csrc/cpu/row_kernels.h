@@ -71,11 +71,10 @@ STN_INLINE void fill_any(const Geometry<T>& g, const Segment<T>& sx, const Segme
 
 // Fills the block that starts at output pixel (i, j). False where all of it is padding with zeros.
 template <bool derivatives, class T>
-STN_INLINE bool fill_block(const Geometry<T>& g, int64_t i, int64_t j, Block<T>* b) {
+STN_INLINE bool fill_block(const Geometry<T>& g, int64_t i, int64_t j, int64_t count, Block<T>* b) {
   const Problem<T>& p = g.p;
-  const int64_t left = p.frame.out_width - j;
-  b->count = static_cast<int>(left < kBlock ? left : kBlock);
-  const int whole = padded<T>(b->count);
+  b->count = static_cast<int>(count);
+  const int whole = static_cast<int>(padded<T>(count));
   const Segment<T> sx(g.x, i, j, whole), sy(g.y, i, j, whole);
   if (sx.within(kMargin, g.x.last - kMargin) && sy.within(kMargin, g.y.last - kMargin)) {
     fill_inside(g, sx, sy, b);
@@ -149,26 +148,27 @@ STN_INLINE void sample_block(const Problem<T>& p, const Block<T>& b, const T* pl
 }
 
 template <class T>
-STN_INLINE void zero_planes(const Problem<T>& p, int count, int64_t channels, T* out) {
+STN_INLINE void zero_planes(const Problem<T>& p, int64_t count, int64_t channels, T* out) {
   for (int64_t c = 0; c < channels; ++c) {
     __builtin_memset(out + c * p.output.channel, 0, sizeof(T) * static_cast<size_t>(count));
   }
 }
 
-// Output rows [begin, end), from column j on: one block of each.
+// A tile of at most kBlock columns.
 template <class T>
-STN_INLINE void sample_rows(const Geometry<T>& g, int64_t begin, int64_t end, int64_t j, int64_t channels,
-                            const T* image, T* output) {
+STN_INLINE void sample_rows(const Geometry<T>& g, const OutTile& t, int64_t channels, const T* image,
+                            T* output) {
   const Problem<T>& p = g.p;
   Block<T> b;
-  for (int64_t i = begin; i < end; ++i) {
-    T* out = output + i * p.output.row + j;
-    if (!fill_block<false>(g, i, j, &b)) {
-      zero_planes(p, b.count, channels, out);
+  for (int64_t i = t.top; i < t.top + t.rows; ++i) {
+    T* out = output + i * p.output.row + t.left;
+    if (!fill_block<false>(g, i, t.left, t.columns, &b)) {
+      zero_planes(p, t.columns, channels, out);
       continue;
     }
-    for (int64_t c = 0; c < channels; ++c)
+    for (int64_t c = 0; c < channels; ++c) {
       sample_block(p, b, image + c * p.input.channel, out + c * p.output.channel);
+    }
   }
 }
 
@@ -236,16 +236,14 @@ STN_INLINE void reduce_products(const Block<T>& b, const TapProducts<T>& s, T* s
   sum_lanes_of_four<T>(total, sums);
 }
 
-// Adds the moments of output rows [begin, end), of one block from column j on: f(block, i, sums) reduces the
-// block in row i.
+// Adds the moments of a tile of at most kBlock columns: f(block, i, sums) reduces its row i.
 template <class T, class F>
-STN_INLINE void add_moments(const Geometry<T>& g, int64_t begin, int64_t end, int64_t j, double* out,
-                            const F& f) {
+STN_INLINE void add_moments(const Geometry<T>& g, const OutTile& t, double* out, const F& f) {
   const AxisMap& m = g.x.map;
-  const double u = static_cast<double>(j) - m.centre_j;
+  const double u = static_cast<double>(t.left) - m.centre_j;
   Block<T> b;
-  for (int64_t i = begin; i < end; ++i) {
-    if (!fill_block<true>(g, i, j, &b)) continue;
+  for (int64_t i = t.top; i < t.top + t.rows; ++i) {
+    if (!fill_block<true>(g, i, t.left, t.columns, &b)) continue;
     T sums[4];
     f(b, i, sums);
     const double v = static_cast<double>(i) - m.centre_i;
@@ -259,12 +257,12 @@ STN_INLINE void add_moments(const Geometry<T>& g, int64_t begin, int64_t end, in
 }
 
 template <class T>
-STN_INLINE void moments_rows(const Geometry<T>& g, int64_t begin, int64_t end, int64_t j, int64_t channels,
-                             const T* image, const T* grad, double* out) {
+STN_INLINE void moments_rows(const Geometry<T>& g, const OutTile& t, int64_t channels, const T* image,
+                             const T* grad, double* out) {
   const Problem<T>& p = g.p;
   TapProducts<T> s;
-  add_moments(g, begin, end, j, out, [&](const Block<T>& b, int64_t i, T* sums) STN_LAMBDA {
-    const T* from = grad + i * p.grad.row + j;
+  add_moments(g, t, out, [&](const Block<T>& b, int64_t i, T* sums) STN_LAMBDA {
+    const T* from = grad + i * p.grad.row + t.left;
     if (b.inside) {
       sum_products<true>(p, b, channels, image, from, &s);
       reduce_products<true>(b, s, sums);

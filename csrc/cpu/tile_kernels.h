@@ -12,11 +12,6 @@ namespace STN_LEVEL {
 
 constexpr int64_t kWindow = 8192;  // pixels in a window, at most
 
-// Output pixels.
-struct OutTile {
-  int64_t top, left, rows, columns;
-};
-
 // Input pixels, of which some may lie outside the image.
 struct Window {
   int64_t top, left, rows, columns;
@@ -242,13 +237,12 @@ void sample(const Problem<T>& p, int64_t n, int64_t c, int64_t channels, int64_t
     if (exact) {
       const Window w = window_of(g, t);
       if (outside(g, w)) {
-        for (int64_t r = 0; r < t.rows; ++r)
-          zero_planes(p, static_cast<int>(t.columns), channels, out + r * p.output.row);
+        for (int64_t r = 0; r < t.rows; ++r) zero_planes(p, t.columns, channels, out + r * p.output.row);
         return;
       }
       if (fits(t, w)) return sample_tile(g, t, w, channels, image, out, &s);
     }
-    sample_rows(g, t.top, t.top + t.rows, t.left, channels, image, output);
+    sample_rows(g, t, channels, image, output);
   });
   if (p.streams) end_streams();
 }
@@ -313,7 +307,7 @@ void moments(const Problem<T>& p, int64_t n, int64_t c, int64_t channels, int64_
     const Window w = exact ? window_of(g, t) : Window{};
     if (exact && outside(g, w)) return;
     if (!exact || !fits(t, w)) {
-      return moments_rows(g, t.top, t.top + t.rows, t.left, channels, image, grad, out);
+      return moments_rows(g, t, channels, image, grad, out);
     }
     const bool slopes = p.padding != Padding::zeros;
     locate<true>(g, t, w, &s);
