@@ -27,7 +27,7 @@ LEVELS = ["portable", "avx2", "avx512"]
 def test_lower_level(level):
     if stn_ext.build_info()["simd"] not in LEVELS[LEVELS.index(level) + 1 :]:
         pytest.skip("not below the best level here")
-    files = [TESTS / name for name in ("test_functional.py", "test_autograd.py", "test_properties.py")]
+    files = [TESTS / f"test_{name}.py" for name in ("functional", "autograd", "properties", "determinism")]
     # opcheck and the compilers see the same operators at every level.
     selection = ["-k", "not opcheck and not compile"]
     result = run_at(level, "-m", "pytest", "-q", "--device", "cpu", *selection, *files)

@@ -302,10 +302,13 @@ struct Queue {
 // pixel then collects from the four cells that it belongs to.
 template <int channels, class T>
 struct QuadCells : TileFrame<T> {
+  const Images<T>& to;
+  T* out;  // the tile's first pixel
   T* cells;
   int64_t plane;  // elements of a channel
 
-  STN_INLINE QuadCells(const Tile& t, T* scratch) : TileFrame<T>(t), cells(scratch) {
+  STN_INLINE QuadCells(const Tile& t, const Images<T>& images, T* first, T* scratch)
+      : TileFrame<T>(t), to(images), out(first), cells(scratch) {
     plane = 4 * this->pitch * this->rows();
   }
 
@@ -329,7 +332,7 @@ struct QuadCells : TileFrame<T> {
     }
   }
 
-  STN_INLINE void collect(const Images<T>& to, bool streams, T* out) const {
+  STN_INLINE void collect(bool streams) const {
     const int64_t width = this->tile.width;
     const bool direct = to.pixel == 1 && !streams;
     alignas(64) T spare[kTile];
@@ -352,10 +355,51 @@ struct QuadCells : TileFrame<T> {
   }
 };
 
+// For few output pixels: to the tile itself.
 template <int channels, class T>
-void adjoint_channels(const Problem<T>& p, int64_t n, int64_t c, const Tile& tile, T* scratch) {
+struct SparseCells : TileFrame<T> {
+  const Images<T>& to;
+  T* out;
+
+  STN_INLINE SparseCells(const Tile& t, const Images<T>& images, T* first, T*)
+      : TileFrame<T>(t), to(images), out(first) {}
+
+  STN_INLINE void clear() const {
+    for (int c = 0; c < channels; ++c) {
+      for (int64_t y = 0; y < this->tile.height; ++y) {
+        T* row = out + c * to.channel + y * to.row;
+        if (to.pixel == 1) {
+          __builtin_memset(row, 0, sizeof(T) * static_cast<size_t>(this->tile.width));
+        } else {
+          for (int64_t x = 0; x < this->tile.width; ++x) row[x * to.pixel] = 0;
+        }
+      }
+    }
+  }
+
+  STN_INLINE void add(const Queue<channels, T>& q) const {
+    constexpr int lanes = Simd<T>::lanes;
+    for (int k = 0; k < q.count; ++k) {
+      const T* weight = q.weight + k / lanes * (4 * lanes) + quad_at<T>(k % lanes);
+      const int64_t cell_y = q.cell[k] / this->pitch, cell_x = q.cell[k] % this->pitch;
+      for (int tap = 0; tap < 4; ++tap) {
+        const int64_t y = cell_y - 2 + (tap >> 1), x = cell_x - 2 + (tap & 1);
+        if (y < 0 || y >= this->tile.height || x < 0 || x >= this->tile.width) continue;
+        T* pixel = out + y * to.row + x * to.pixel;
+        for (int c = 0; c < channels; ++c) pixel[c * to.channel] += q.grad[c][k] * weight[tap];
+      }
+    }
+  }
+
+  STN_INLINE void collect(bool) const {}
+};
+
+template <template <int, class> class Cells, int channels, class T>
+STN_INLINE void adjoint_to(const Problem<T>& p, int64_t n, int64_t c, const Tile& tile, T* scratch) {
   const Geometry<T> g(p, n, 0);
-  const QuadCells<channels, T> cells(tile, scratch);
+  const Images<T>& to = p.grad_input;
+  T* first = to.data + n * to.batch + c * to.channel + tile.top * to.row + tile.left * to.pixel;
+  const Cells<channels, T> cells(tile, to, first, scratch);
   const T* grad = p.grad.data + n * p.grad.batch + c * p.grad.channel;
   cells.clear();
   Queue<channels, T> queue;
@@ -373,10 +417,17 @@ void adjoint_channels(const Problem<T>& p, int64_t n, int64_t c, const Tile& til
     queue.count = 0;
   });
   cells.add(queue);
-  const Images<T>& to = p.grad_input;
-  cells.collect(to, p.streams,
-                to.data + n * to.batch + c * to.channel + tile.top * to.row + tile.left * to.pixel);
+  cells.collect(p.streams);
   if (p.streams) end_streams();
+}
+
+template <int channels, class T>
+void adjoint_channels(const Problem<T>& p, int64_t n, int64_t c, const Tile& tile, T* scratch) {
+  if (is_sparse(p.frame)) {
+    adjoint_to<SparseCells, channels>(p, n, c, tile, scratch);
+  } else {
+    adjoint_to<QuadCells, channels>(p, n, c, tile, scratch);
+  }
 }
 
 template <class T>

@@ -211,7 +211,7 @@ void adjoint_tiles(const Problem<T>& p) {
   const auto& k = kernels<T>();
   // Rows of tiles begin where streams can.
   const Tiling down(p.frame.height, 1), across(p.frame.width, p.streams ? kStreamed / int64_t{sizeof(T)} : 1);
-  const bool vectors = p.channels >= k.group;
+  const bool vectors = p.channels >= k.group && !is_sparse(p.frame);
   const int64_t group = vectors ? k.group : std::min(kQuadChannels, p.channels);
   const int64_t scratch_values = vectors ? kTileCells * group : quad_scratch(group);
   const int64_t tiles = down.count * across.count, groups = ceil_div(p.channels, group);

@@ -48,6 +48,9 @@ struct Kernels {
   void (*adjoint_group)(const Problem<T>&, int64_t n, int64_t c, int64_t channels, const Tile&, T* scratch);
 };
 
+// Whether so few output pixels fall on the input that what they add is written where it belongs at once.
+STN_INLINE bool is_sparse(const Frame& f) { return f.height * f.width >= 8 * f.out_height * f.out_width; }
+
 // With the ring, and what the ring's last cell adds to below it and to its right.
 constexpr int64_t kTileCells = (kTile + 3) * (kTile + 4) + 16;
 // For `channels` channels: four values a cell, and what vectors may read behind them.

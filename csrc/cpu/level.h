@@ -6,7 +6,7 @@
 namespace stn::cpu {
 
 // The best level that this processor runs, or the lower one that the environment variable STN_EXT_CPU_LEVEL
-// ("portable" or "avx2") asks for; chosen once.
+// ("portable", "avx2" or "avx512") asks for; chosen once.
 const Level& level();
 
 template <class T>
