@@ -27,6 +27,7 @@ struct Copy {
 };
 
 constexpr double kFar = 1e300;
+constexpr int64_t kManyCopies = 16;
 
 // Copies of the pixels [first, first + count) of an axis.
 template <class T>
@@ -55,6 +56,8 @@ struct Copies {
     begin = static_cast<int64_t>(__builtin_floor((axis.map.one - reach) / static_cast<double>(span)));
     end = static_cast<int64_t>(__builtin_floor((axis.map.one + reach) / static_cast<double>(span))) + 1;
   }
+
+  STN_INLINE int64_t count_copies() const { return end - begin; }
 
   STN_INLINE Copy at(int64_t k) const {
     Copy c{{static_cast<double>(first - 1) - kMargin, static_cast<double>(first + count) + kMargin},
@@ -266,8 +269,10 @@ STN_INLINE void for_copy_deposits(const Geometry<T>& g, const TileFrame<T>& t, c
 
 template <Padding padding, class T, class F>
 STN_INLINE void for_deposits(const Geometry<T>& g, const TileFrame<T>& t, const F& f) {
-  if (!g.x.exact || !g.y.exact) return for_any_deposits<padding>(g, t, f);
   const Copies<T> across(g.p, g.x, t.tile.left, t.tile.width), down(g.p, g.y, t.tile.top, t.tile.height);
+  // More copies than are worth looking for: all pixels are tried.
+  const bool many = across.count_copies() > kManyCopies || down.count_copies() > kManyCopies;
+  if (!g.x.exact || !g.y.exact || many) return for_any_deposits<padding>(g, t, f);
   for (int64_t y = down.begin; y < down.end; ++y) {
     for (int64_t x = across.begin; x < across.end; ++x)
       for_copy_deposits<padding>(g, t, across.at(x), down.at(y), f);
