@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
+from tables import markdown
 from timing import machine, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -65,17 +66,14 @@ def run(scope: str, seed: int, options: argparse.Namespace) -> dict:
 
 def table(results: list[dict]) -> str:
     """A Markdown table of means over seeds, with the standard deviation."""
-    lines = [
-        "| | test accuracy, % | cross entropy | seeds |",
-        "| --- | ---: | ---: | ---: |",
-    ]
+    lines = []
     names = {"stn": "with a spatial transformer", "cls": "without, the control"}
     for scope in SCOPES:
         rows = [row for row in results if row["scope"] == scope]
         accuracy = _spread([100 * row["accuracy"] for row in rows], 3)
         loss = _spread([row["cross_entropy"] for row in rows], 4)
-        lines.append(f"| {names[scope]} | {accuracy} | {loss} | {len(rows)} |")
-    return "\n".join(lines)
+        lines.append([names[scope], accuracy, loss, str(len(rows))])
+    return markdown(["", "test accuracy, %", "cross entropy", "seeds"], lines)
 
 
 def _spread(values: list[float], digits: int) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from cases import COMMON, Problem
 from contenders import fused, pytorch
+from tables import markdown
 from timing import machine, write_json
 from torch import Tensor
 
@@ -39,11 +40,11 @@ def measure(name: str) -> dict:
 
 def table(rows: list[dict]) -> str:
     """A Markdown table: stn_ext's error / PyTorch's."""
-    lines = [f"| case | {' | '.join(QUANTITIES)} |", "| --- | ---: | ---: | ---: |"]
+    lines = []
     for row in rows:
-        cells = [f"{a:.1e} / {b:.1e}" for a, b in zip(row["stn_ext"], row["pytorch"], strict=True)]
-        lines.append(f"| {row['case']} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        pairs = zip(row["stn_ext"], row["pytorch"], strict=True)
+        lines.append([row["case"], *(f"{ours:.1e} / {theirs:.1e}" for ours, theirs in pairs)])
+    return markdown(["case", *QUANTITIES], lines)
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ struct Copy {
 constexpr double kFar = 1e300;
 constexpr int64_t kManyCopies = 16;
 
-// Copies of the pixels [first, first + count) of an axis.
+// Copies of the pixels [first, first + count) of an axis whose coordinates are exact.
 template <class T>
 struct Copies {
   int64_t begin = 0, end = 1;
@@ -45,16 +45,17 @@ struct Copies {
         align_corners(p.frame.align_corners) {
     span = align_corners ? length - 1 : length;
     if (padding != Padding::reflection) return;
-    if (!axis.exact || span == 0) {  // split_any has folded them; all fall on the only pixel
+    if (span == 0) {  // all fall on the only pixel
       padding = Padding::border;
       first = 0;
       count = length;
       return;
     }
-    const double reach =
-        __builtin_fabs(axis.map.x) * axis.map.centre_j + __builtin_fabs(axis.map.y) * axis.map.centre_i + 1;
-    begin = static_cast<int64_t>(__builtin_floor((axis.map.one - reach) / static_cast<double>(span)));
-    end = static_cast<int64_t>(__builtin_floor((axis.map.one + reach) / static_cast<double>(span))) + 1;
+    const auto copy_of = [&](double x) {
+      return static_cast<int64_t>(__builtin_floor(x / static_cast<double>(span)));
+    };
+    begin = copy_of(axis.map.one - axis.reach - 1);
+    end = copy_of(axis.map.one + axis.reach + 1) + 1;
   }
 
   STN_INLINE int64_t count_copies() const { return end - begin; }
@@ -174,10 +175,9 @@ struct Locator {
 
   STN_INLINE Deposits<T> at(Vec<T> x, Vec<T> fx, Vec<T> y, Vec<T> fy) const {
     const Vec<T> zero{};
-    auto elsewhere = x != x;
-    if (!numbers) elsewhere = (fx != fx) | (fy != fy);  // a coordinate that is not a number has no taps
-    if (padding == Padding::reflection && numbers)
-      elsewhere = (x < low_x) | (x >= high_x) | (y < low_y) | (y >= high_y);
+    // Another copy's; and a coordinate that is not a number has no taps.
+    const auto elsewhere =
+        numbers ? (x < low_x) | (x >= high_x) | (y < low_y) | (y >= high_y) : (fx != fx) | (fy != fy);
     if (folds) {
       const bool align_corners = g.p.frame.align_corners;
       const auto cx = fold<padding>(x, fx, g.x.vector_length, align_corners);
@@ -269,10 +269,11 @@ STN_INLINE void for_copy_deposits(const Geometry<T>& g, const TileFrame<T>& t, c
 
 template <Padding padding, class T, class F>
 STN_INLINE void for_deposits(const Geometry<T>& g, const TileFrame<T>& t, const F& f) {
+  if (!g.x.exact || !g.y.exact) return for_any_deposits<padding>(g, t, f);
   const Copies<T> across(g.p, g.x, t.tile.left, t.tile.width), down(g.p, g.y, t.tile.top, t.tile.height);
   // More copies than are worth looking for: all pixels are tried.
-  const bool many = across.count_copies() > kManyCopies || down.count_copies() > kManyCopies;
-  if (!g.x.exact || !g.y.exact || many) return for_any_deposits<padding>(g, t, f);
+  if (across.count_copies() > kManyCopies || down.count_copies() > kManyCopies)
+    return for_any_deposits<padding>(g, t, f);
   for (int64_t y = down.begin; y < down.end; ++y) {
     for (int64_t x = across.begin; x < across.end; ++x)
       for_copy_deposits<padding>(g, t, across.at(x), down.at(y), f);
@@ -383,9 +384,8 @@ struct SparseCells : TileFrame<T> {
   }
 
   STN_INLINE void add(const Queue<channels, T>& q) const {
-    constexpr int lanes = Simd<T>::lanes;
     for (int k = 0; k < q.count; ++k) {
-      const T* weight = q.weight + k / lanes * (4 * lanes) + quad_at<T>(k % lanes);
+      const T* weight = q.weight + quad_at<T>(k);
       const int64_t cell_y = q.cell[k] / this->pitch, cell_x = q.cell[k] % this->pitch;
       for (int tap = 0; tap < 4; ++tap) {
         const int64_t y = cell_y - 2 + (tap >> 1), x = cell_x - 2 + (tap & 1);

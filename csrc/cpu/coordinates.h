@@ -31,6 +31,7 @@ struct Axis {
   AxisMap map;
   int64_t length;
   double last;                                // pixel
+  double reach;                               // how far coordinates lie from map.one
   Vec<T> head, rest, vector_length, highest;  // Walk's, and axis_taps'
   bool exact;                                 // no coordinate is beyond kExactCoordinate, or NaN
 
@@ -44,8 +45,7 @@ struct Axis {
     vector_length = Vec<T>{} + static_cast<T>(length);
     highest = Vec<T>{} + static_cast<T>(stored - 2);
     // Of pixels behind a row's end too, which fill up its last vector.
-    const double reach =
-        __builtin_fabs(map.x) * (map.centre_j + Simd<T>::lanes) + __builtin_fabs(map.y) * map.centre_i;
+    reach = __builtin_fabs(map.x) * (map.centre_j + Simd<T>::lanes) + __builtin_fabs(map.y) * map.centre_i;
     exact = __builtin_fabs(map.one) + reach <= kExactCoordinate;
   }
 };

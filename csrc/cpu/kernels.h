@@ -66,7 +66,6 @@ Level portable_level();
 #if defined(__x86_64__)
 Level avx2_level();
 Level avx512_level();
-Level avx512_level();
 #endif
 
 }  // namespace stn::cpu

@@ -1,5 +1,6 @@
-// The primitives for images that have the channels of a pixel side by side (channels last), a vector of them
-// at a time. Included by level sources only; see kernels.h.
+// The primitives on a vector of channels at a time: where the channels of a pixel lie side by side (channels
+// last), and the adjoint of any layout that has channels enough. Included by level sources only; see
+// kernels.h.
 #pragma once
 
 #include "adjoint_kernels.h"
@@ -7,13 +8,6 @@
 
 namespace stn::cpu {
 namespace STN_LEVEL {
-
-// Channels of one image with the pixels of a row `pixel` elements apart.
-template <class T>
-struct Packed {
-  const T* data;
-  int64_t row, pixel;
-};
 
 // ---- taps ----
 
@@ -35,7 +29,8 @@ template <class T>
 struct TapPointers {
   const T* at[4];
 
-  STN_INLINE TapPointers(const Packed<T>& image, const Block<T>& b, int k, int32_t use, const T* zeros) {
+  STN_INLINE TapPointers(const Images<const T>& image, const Block<T>& b, int k, int32_t use,
+                         const T* zeros) {
     const T* upper = image.data + (b.base + b.tap[k]) * image.pixel;
     at[0] = upper;
     at[1] = upper + image.pixel;
@@ -50,8 +45,8 @@ struct TapPointers {
 
 // `channels` channels of a block, to out + k * out_pixel for pixel k.
 template <class T>
-STN_INLINE void sample_packed(const Packed<T>& image, const Block<T>& b, int64_t channels, const T* zeros,
-                              T* out, int64_t out_pixel) {
+STN_INLINE void sample_packed(const Images<const T>& image, const Block<T>& b, int64_t channels,
+                              const T* zeros, T* out, int64_t out_pixel) {
   constexpr int lanes = Simd<T>::lanes;
   alignas(64) int32_t use[kBlock];
   alignas(64) T weight[4 * kBlock];
@@ -63,8 +58,7 @@ STN_INLINE void sample_packed(const Packed<T>& image, const Block<T>& b, int64_t
   }
   for (int k = 0; k < b.count; ++k) {
     const TapPointers<T> t(image, b, k, b.inside ? kAllTaps : use[k], zeros);
-    const T *w = weight + (k / lanes * 4 * lanes) + quad_at<T>(k % lanes), *p0 = t.at[0], *p1 = t.at[1],
-            *p2 = t.at[2], *p3 = t.at[3];
+    const T *w = weight + quad_at<T>(k), *p0 = t.at[0], *p1 = t.at[1], *p2 = t.at[2], *p3 = t.at[3];
     T* o = out + k * out_pixel;
     int64_t c = 0;
     for (; c + lanes <= channels; c += lanes) {
@@ -78,11 +72,18 @@ STN_INLINE void sample_packed(const Packed<T>& image, const Block<T>& b, int64_t
   }
 }
 
+template <class T>
+STN_INLINE Images<const T> image_of(const Problem<T>& p, int64_t n) {
+  Images<const T> image = p.input;
+  image.data += n * image.batch;
+  return image;
+}
+
 // Rows [begin, end) of image n, channels last. zeros: as many as there are channels.
 template <class T>
 void sample_channels_last(const Problem<T>& p, int64_t n, int64_t begin, int64_t end, const T* zeros) {
   const Geometry<T> g(p, n, p.input.row / p.input.pixel);
-  const Packed<T> image{p.input.data + n * p.input.batch, p.input.row, p.input.pixel};
+  const Images<const T> image = image_of(p, n);
   Block<T> b;
   for (int64_t j = 0; j < p.frame.out_width; j += kBlock) {
     const int64_t columns = p.frame.out_width - j < kBlock ? p.frame.out_width - j : kBlock;
@@ -101,8 +102,8 @@ void sample_channels_last(const Problem<T>& p, int64_t n, int64_t begin, int64_t
 
 // Reduces a block's moments; grad + k * grad_pixel is pixel k's gradient.
 template <class T>
-STN_INLINE void moments_packed(const Packed<T>& image, const Block<T>& b, int64_t channels, const T* zeros,
-                               const T* grad, int64_t grad_pixel, T* sums) {
+STN_INLINE void moments_packed(const Images<const T>& image, const Block<T>& b, int64_t channels,
+                               const T* zeros, const T* grad, int64_t grad_pixel, T* sums) {
   constexpr int lanes = Simd<T>::lanes;
   alignas(64) int32_t use[kBlock];
   if (!b.inside) find_used<true>(b, use);
@@ -138,7 +139,7 @@ template <class T>
 void moments_channels_last(const Problem<T>& p, int64_t n, int64_t begin, int64_t end, const T* zeros,
                            double* out) {
   const Geometry<T> g(p, n, p.input.row / p.input.pixel);
-  const Packed<T> image{p.input.data + n * p.input.batch, p.input.row, p.input.pixel};
+  const Images<const T> image = image_of(p, n);
   const T* grad = p.grad.data + n * p.grad.batch;
   for (int m = 0; m < kMoments; ++m) out[m] = 0;
   for (int64_t j = 0; j < p.frame.out_width; j += kBlock) {

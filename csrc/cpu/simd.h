@@ -137,11 +137,12 @@ struct Quad {
   typedef T V __attribute__((vector_size(4 * sizeof(T))));
 };
 
-// A vector of quads' worth of pixels, pixel k of the vector at quad_at<T>(k): the order in which they come
-// without moving anything across 16-byte lanes.
+// Where pixel k's quad lies: whole vectors of pixels one after the other, each in the order in which its
+// quads come without moving anything across 16-byte lanes.
 template <class T>
 constexpr int quad_at(int k) {
-  return Simd<T>::lanes < 4 ? 4 * k : k % 4 * Simd<T>::lanes + k / 4 * 4;
+  constexpr int lanes = Simd<T>::lanes;
+  return lanes < 4 ? 4 * k : k / lanes * 4 * lanes + k % lanes % 4 * lanes + k % lanes / 4 * 4;
 }
 
 // The four pixels that each of a vector of pixels lies between.

@@ -234,15 +234,14 @@ void sample(const Problem<T>& p, int64_t n, int64_t c, int64_t channels, int64_t
   TileScratch<T> s;
   for_tiles(g, begin, end, [&](const OutTile& t) STN_LAMBDA {
     T* out = output + t.top * p.output.row + t.left;
-    if (exact) {
-      const Window w = window_of(g, t);
-      if (outside(g, w)) {
-        for (int64_t r = 0; r < t.rows; ++r) zero_planes(p, t.columns, channels, out + r * p.output.row);
-        return;
-      }
-      if (fits(t, w)) return sample_tile(g, t, w, channels, image, out, &s);
+    const Window w = exact ? window_of(g, t) : Window{};
+    if (exact && outside(g, w)) {
+      for (int64_t r = 0; r < t.rows; ++r) zero_planes(p, t.columns, channels, out + r * p.output.row);
+    } else if (exact && fits(t, w)) {
+      sample_tile(g, t, w, channels, image, out, &s);
+    } else {
+      sample_rows(g, t, channels, image, output);
     }
-    sample_rows(g, t, channels, image, output);
   });
   if (p.streams) end_streams();
 }
@@ -251,8 +250,8 @@ void sample(const Problem<T>& p, int64_t n, int64_t c, int64_t channels, int64_t
 
 // One channel's moments of a tile, by its own rows and columns: sums of (d/dx, d/dy) x (column, row, 1).
 template <bool slopes, class T>
-STN_INLINE void moments_tile(const OutTile& t, const T* window, const Located<T>& l, const T* grad,
-                             int64_t grad_row, double* out) {
+STN_INLINE void plane_moments(const OutTile& t, const T* window, const Located<T>& l, const T* grad,
+                              int64_t grad_row, double* out) {
   constexpr int64_t lanes = Simd<T>::lanes;
   Vec<T> total[kMoments] = {};
   for (int64_t r = 0; r < t.rows; ++r) {
@@ -293,6 +292,27 @@ STN_INLINE void moments_tile(const OutTile& t, const T* window, const Located<T>
   for (int m = 0; m < kMoments; ++m) out[m] = sum_lanes<T>(total[m]);
 }
 
+// Adds those of channels [c, c + channels), by the output's rows and columns.
+template <class T>
+STN_INLINE void moments_tile(const Geometry<T>& g, const OutTile& t, const Window& w, int64_t channels,
+                             const T* image, const T* grad, double* out, TileScratch<T>* s) {
+  const Problem<T>& p = g.p;
+  locate<true>(g, t, w, s);
+  const auto plane = p.padding == Padding::zeros ? plane_moments<false, T> : plane_moments<true, T>;
+  const double u = static_cast<double>(t.left) - g.x.map.centre_j,
+               v = static_cast<double>(t.top) - g.x.map.centre_i;
+  for (int64_t c = 0; c < channels; ++c) {
+    copy_window(p, w, image + c * p.input.channel, s->window);
+    double sums[kMoments];
+    plane(t, s->window, s->at, grad + c * p.grad.channel, p.grad.row, sums);
+    for (int axis = 0; axis < kMoments; axis += 3) {
+      out[axis] += sums[axis] + u * sums[axis + 2];
+      out[axis + 1] += sums[axis + 1] + v * sums[axis + 2];
+      out[axis + 2] += sums[axis + 2];
+    }
+  }
+}
+
 // Of rows [begin, end) and channels [c, c + channels) of image n.
 template <class T>
 void moments(const Problem<T>& p, int64_t n, int64_t c, int64_t channels, int64_t begin, int64_t end,
@@ -306,24 +326,10 @@ void moments(const Problem<T>& p, int64_t n, int64_t c, int64_t channels, int64_
   for_tiles(g, begin, end, [&](const OutTile& t) STN_LAMBDA {
     const Window w = exact ? window_of(g, t) : Window{};
     if (exact && outside(g, w)) return;
-    if (!exact || !fits(t, w)) {
-      return moments_rows(g, t, channels, image, grad, out);
-    }
-    const bool slopes = p.padding != Padding::zeros;
-    locate<true>(g, t, w, &s);
-    const double u = static_cast<double>(t.left) - g.x.map.centre_j,
-                 v = static_cast<double>(t.top) - g.x.map.centre_i;
-    const T* from = grad + t.top * p.grad.row + t.left;
-    for (int64_t k = 0; k < channels; ++k) {
-      copy_window(p, w, image + k * p.input.channel, s.window);
-      double sums[kMoments];
-      (slopes ? moments_tile<true, T> : moments_tile<false, T>)(t, s.window, s.at, from + k * p.grad.channel,
-                                                                p.grad.row, sums);
-      for (int axis = 0; axis < kMoments; axis += 3) {
-        out[axis] += sums[axis] + u * sums[axis + 2];
-        out[axis + 1] += sums[axis + 1] + v * sums[axis + 2];
-        out[axis + 2] += sums[axis + 2];
-      }
+    if (exact && fits(t, w)) {
+      moments_tile(g, t, w, channels, image, grad + t.top * p.grad.row + t.left, out, &s);
+    } else {
+      moments_rows(g, t, channels, image, grad, out);
     }
   });
 }
