@@ -6,13 +6,30 @@
 #include <c10/core/SymIntArrayRef.h>
 #include <c10/util/Exception.h>
 
+#include <optional>
+#include <string>
 #include <string_view>
 
 #include "sampling.h"
 
 namespace stn {
 
-inline Padding parse_padding(const char* op, std::string_view name) {
+// What all operators are told of where output pixels fall, and of how they are read there.
+struct Map {
+  const char* name;  // of the function that takes such maps
+  at::Tensor theta;
+  std::optional<at::Tensor> points, tangent, index;
+  bool nearest;
+  Padding padding;
+  bool align_corners;
+
+  int64_t count() const { return theta.size(0); }
+  bool has_perspective() const { return !points && theta.size(1) == theta.size(2); }
+  // Whether images are read bilinearly through affine maps, for which there are kernels of their own.
+  bool is_plain() const { return !points && !tangent && !nearest && theta.size(1) == 2; }
+};
+
+inline Padding parse_padding(std::string_view op, std::string_view name) {
   if (name == "zeros") return Padding::zeros;
   if (name == "border") return Padding::border;
   if (name == "reflection") return Padding::reflection;
@@ -20,59 +37,132 @@ inline Padding parse_padding(const char* op, std::string_view name) {
                     "'");
 }
 
-inline void check_images(const char* op, const char* name, const at::Tensor& images) {
-  TORCH_CHECK_VALUE(images.dim() == 4, op, ": expected ", name, " of shape (N, C, H, W), but got ",
-                    images.sizes());
-  TORCH_CHECK_TYPE(images.scalar_type() == at::kFloat || images.scalar_type() == at::kDouble, op,
-                   ": expected ", name, " of dtype torch.float32 or torch.float64, but got ", images.dtype());
+inline bool parse_nearest(std::string_view op, std::string_view mode) {
+  TORCH_CHECK_VALUE(mode == "bilinear" || mode == "nearest", op,
+                    ": expected mode 'bilinear' or 'nearest', but got '", mode, "'");
+  return mode == "nearest";
 }
 
-inline void check_size(const char* op, const char* name, at::IntArrayRef size) {
-  TORCH_CHECK_VALUE(size.size() == 2 && size[0] > 0 && size[1] > 0, op, ": expected ", name,
-                    " of two positive integers (height, width), but got ", size);
+// spatial: the lengths of images, (height, width), or of volumes, (depth, height, width).
+inline void check_lengths(std::string_view op, const char* name, at::IntArrayRef spatial) {
+  for (const int64_t length : spatial) {
+    TORCH_CHECK_VALUE(length > 0, op, ": expected ", name, " of positive integers, but got ", spatial);
+  }
 }
 
-inline void check_theta(const char* op, const at::Tensor& theta, const char* name, const at::Tensor& images) {
-  TORCH_CHECK_VALUE(
-      theta.dim() == 3 && theta.size(0) == images.size(0) && theta.size(1) == 2 && theta.size(2) == 3, op,
-      ": expected theta of shape (N, 2, 3) with N = ", images.size(0), ", as ", name, "'s batch, but got ",
-      theta.sizes());
-  TORCH_CHECK_TYPE(theta.is_floating_point(), op, ": expected theta of a floating-point dtype, but got ",
-                   theta.dtype());
-  TORCH_CHECK_VALUE(theta.device() == images.device(), op, ": expected theta on ", images.device(), ", as ",
-                    name, ", but got ", theta.device());
+inline void check_images(std::string_view op, const char* name, const at::Tensor& images) {
+  TORCH_CHECK_VALUE(images.dim() == 4 || images.dim() == 5, op, ": expected ", name,
+                    " of shape (N, C, H, W) or (N, C, D, H, W), but got ", images.sizes());
+  const at::ScalarType type = images.scalar_type();
+  TORCH_CHECK_TYPE(type == at::kFloat || type == at::kDouble || type == at::kHalf || type == at::kBFloat16 ||
+                       type == at::kByte,
+                   op, ": expected ", name,
+                   " of dtype torch.float32, float64, float16, bfloat16 or uint8, but got ", images.dtype());
+  check_lengths(op, name, images.sizes().slice(2));
 }
 
-inline void check_sample(const at::Tensor& input, const at::Tensor& theta, at::IntArrayRef size) {
-  const char* op = "affine_sample";
+// Images that gradients are of, or are taken by.
+inline void check_differentiable(std::string_view op, const char* name, const at::Tensor& images) {
+  check_images(op, name, images);
+  TORCH_CHECK_TYPE(images.is_floating_point(), op, ": expected ", name,
+                   " of a floating-point dtype, but got ", images.dtype(), ", which has no gradient");
+}
+
+inline void check_size(std::string_view op, at::IntArrayRef size, const at::Tensor& images) {
+  TORCH_CHECK_VALUE(size.size() == static_cast<size_t>(images.dim() - 2), op, ": expected size of ",
+                    images.dim() == 4 ? "two positive integers (height, width)"
+                                      : "three positive integers (depth, height, width)",
+                    ", but got ", size);
+  check_lengths(op, "size", size);
+}
+
+inline void check_like_images(std::string_view op, const char* name, const at::Tensor& tensor,
+                              const at::Tensor& images) {
+  TORCH_CHECK_TYPE(tensor.is_floating_point(), op, ": expected ", name,
+                   " of a floating-point dtype, but got ", tensor.dtype());
+  TORCH_CHECK_VALUE(tensor.device() == images.device(), op, ": expected ", name, " on ", images.device(),
+                    ", as the images, but got ", tensor.device());
+}
+
+inline void check_theta(std::string_view op, const Map& map, const at::Tensor& images) {
+  const at::Tensor& theta = map.theta;
+  check_like_images(op, "theta", theta, images);
+  const auto shape = [&](int64_t rows, int64_t columns) {
+    return theta.dim() == 3 && theta.size(1) == rows && theta.size(2) == columns;
+  };
+  if (map.points) {
+    const at::Tensor& points = *map.points;
+    check_like_images(op, "points", points, images);
+    TORCH_CHECK_VALUE(images.dim() == 4, op, ": expected images of shape (N, C, H, W), but got ",
+                      images.sizes());
+    TORCH_CHECK_VALUE(points.dim() == 2 && points.size(1) == 2, op,
+                      ": expected points of shape (K, 2), but got ", points.sizes());
+    TORCH_CHECK_VALUE(shape(2, points.size(0) + 3), op, ": expected theta of shape (N, 2, ",
+                      points.size(0) + 3, "), three columns more than there are points, but got ",
+                      theta.sizes());
+  } else if (images.dim() == 4) {
+    TORCH_CHECK_VALUE(shape(2, 3) || shape(3, 3), op,
+                      ": expected theta of shape (N, 2, 3), or (N, 3, 3) for projective maps, but got ",
+                      theta.sizes());
+  } else {
+    TORCH_CHECK_VALUE(shape(3, 4), op, ": expected theta of shape (N, 3, 4), for volumes, but got ",
+                      theta.sizes());
+  }
+  if (map.tangent) {
+    check_like_images(op, "tangent", *map.tangent, images);
+    TORCH_CHECK_VALUE(map.tangent->sizes() == theta.sizes(), op, ": expected tangent of shape ",
+                      theta.sizes(), ", as theta, but got ", map.tangent->sizes());
+  }
+}
+
+// batch: of the images that the maps read.
+inline void check_sharing(std::string_view op, const Map& map, int64_t batch, const at::Tensor& images) {
+  if (!map.index) {
+    TORCH_CHECK_VALUE(map.count() == batch || batch == 1, op, ": expected theta of shape (N, ",
+                      map.theta.size(1), ", ", map.theta.size(2), ") with N = ", batch,
+                      ", as the input's batch, but got ", map.theta.sizes());
+    return;
+  }
+  const at::Tensor& index = *map.index;
+  TORCH_CHECK_TYPE(index.scalar_type() == at::kLong, op, ": expected index of dtype torch.int64, but got ",
+                   index.dtype());
+  TORCH_CHECK_VALUE(index.dim() == 1 && index.size(0) == map.count(), op, ": expected index of shape (",
+                    map.count(), "), an image for each theta, but got ", index.sizes());
+  TORCH_CHECK_VALUE(index.device() == images.device(), op, ": expected index on ", images.device(),
+                    ", as the images, but got ", index.device());
+}
+
+inline void check_sample(const at::Tensor& input, const Map& map, at::IntArrayRef size) {
+  const char* op = map.name;
   check_images(op, "input", input);
-  check_size(op, "input's height and width", input.sizes().slice(2));
-  check_size(op, "size", size);
-  check_theta(op, theta, "input", input);
+  check_size(op, size, input);
+  check_theta(op, map, input);
+  check_sharing(op, map, input.size(0), input);
 }
 
-inline void check_adjoint(const at::Tensor& grad, const at::Tensor& theta, at::IntArrayRef size) {
-  const char* op = "affine_sample_adjoint";
-  check_images(op, "grad", grad);
-  check_size(op, "grad's height and width", grad.sizes().slice(2));
-  check_size(op, "size", size);
-  check_theta(op, theta, "grad", grad);
+inline void check_adjoint(const at::Tensor& grad, const Map& map, int64_t images, at::IntArrayRef size) {
+  const std::string op = std::string(map.name) + "'s adjoint";
+  check_differentiable(op, "grad", grad);
+  check_size(op, size, grad);
+  check_theta(op, map, grad);
+  TORCH_CHECK_VALUE(grad.size(0) == map.count(), op, ": expected grad of ", map.count(),
+                    " images, one for each theta, but got ", grad.sizes());
+  check_sharing(op, map, images, grad);
 }
 
-inline void check_moments(const at::Tensor& grad, const at::Tensor& input, const at::Tensor& theta) {
-  const char* op = "affine_sample_moments";
-  check_images(op, "input", input);
-  check_size(op, "input's height and width", input.sizes().slice(2));
-  check_images(op, "grad", grad);
-  check_size(op, "grad's height and width", grad.sizes().slice(2));
-  TORCH_CHECK_VALUE(grad.size(0) == input.size(0) && grad.size(1) == input.size(1), op, ": expected grad of ",
-                    input.size(0), " images of ", input.size(1), " channels, as input, but got ",
-                    grad.sizes());
+inline void check_moments(const at::Tensor& grad, const at::Tensor& input, const Map& map) {
+  const std::string op = std::string(map.name) + "'s moments";
+  check_differentiable(op, "input", input);
+  check_differentiable(op, "grad", grad);
+  check_theta(op, map, input);
+  check_sharing(op, map, input.size(0), input);
+  TORCH_CHECK_VALUE(grad.dim() == input.dim() && grad.size(0) == map.count() && grad.size(1) == input.size(1),
+                    op, ": expected grad of ", map.count(), " images of ", input.size(1),
+                    " channels, as the output, but got ", grad.sizes());
   TORCH_CHECK_TYPE(grad.dtype() == input.dtype(), op, ": expected grad of dtype ", input.dtype(),
                    ", as input, but got ", grad.dtype());
   TORCH_CHECK_VALUE(grad.device() == input.device(), op, ": expected grad on ", input.device(),
                     ", as input, but got ", grad.device());
-  check_theta(op, theta, "input", input);
 }
 
 }  // namespace stn

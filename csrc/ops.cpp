@@ -34,24 +34,27 @@ void refuse_cuda(const c10::OperatorHandle& op, torch::jit::Stack*) {
 }
 #endif
 
-constexpr const char* kOperators[] = {"affine_sample", "affine_sample_moments", "affine_sample_adjoint"};
+constexpr const char* kOperators[] = {"sample", "moments", "adjoint"};
 
 }  // namespace
 
+// theta says where each output pixel falls: (N, 2, 3) affine maps; (N, 3, 3) projective ones; (N, 3, 4)
+// affine maps of volumes; with `points` (K, 2), (N, 2, K + 3) thin plate splines. index: the image of each
+// theta; a single image is every theta's. tangent: the derivative along this change of theta, instead of the
+// value.
 TORCH_LIBRARY(stn_ext, m) {
-  // The output: the image read at theta's coordinates.
+  // The output: the images read at theta's coordinates.
   m.def(
-      "affine_sample(Tensor input, Tensor theta, SymInt[2] size, str padding_mode, bool align_corners) -> "
-      "Tensor");
+      "sample(Tensor input, Tensor theta, Tensor? points, Tensor? tangent, Tensor? index, SymInt[] size, "
+      "str mode, str padding_mode, bool align_corners) -> Tensor");
+  // Its transpose: the gradient of the input, so many images of that size.
+  m.def(
+      "adjoint(Tensor grad, Tensor theta, Tensor? points, Tensor? tangent, Tensor? index, SymInt images, "
+      "SymInt[] size, str mode, str padding_mode, bool align_corners) -> Tensor");
   // The gradient of theta.
   m.def(
-      "affine_sample_moments(Tensor grad, Tensor input, Tensor theta, str padding_mode, bool align_corners) "
-      "-> Tensor");
-  // The gradient of the input, whose (height, width) is size.
-  m.def(
-      "affine_sample_adjoint(Tensor grad, Tensor theta, SymInt[2] size, str padding_mode, bool "
-      "align_corners) "
-      "-> Tensor");
+      "moments(Tensor grad, Tensor input, Tensor theta, Tensor? points, Tensor? tangent, Tensor? index, "
+      "str mode, str padding_mode, bool align_corners) -> Tensor");
 }
 
 TORCH_LIBRARY_IMPL(stn_ext, Autograd, m) {

@@ -19,7 +19,8 @@ struct Images {
 template <class T>
 struct Problem {
   Frame frame;
-  int64_t batches, channels;
+  int64_t batches, channels;            // batches: maps, and the images they give
+  const int64_t* index;                 // the input image of each map; null: of the same number
   int64_t stored_height, stored_width;  // of the input as stored, at least 2 each
   Padding padding;
   const void* theta;  // (N, 2, 3), contiguous
@@ -30,6 +31,8 @@ struct Problem {
   Images<T> grad_input;
   bool streams;  // whether the CPU writes images past its caches; their rows are aligned to kStreamed bytes
                  // then
+
+  STN_INLINE int64_t image_of(int64_t map) const { return index ? index[map] : map; }
 };
 
 // Sums of (d/dx, d/dy) x (j - centre_j, i - centre_i, 1), in this order.

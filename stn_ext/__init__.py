@@ -2,8 +2,15 @@
 
 from . import nn, transforms
 from ._extension import _C
-from .functional import affine_sample
+from .functional import affine_sample, projective_sample, thin_plate_spline_sample
 
 build_info = _C.build_info
 
-__all__ = ["affine_sample", "build_info", "nn", "transforms"]
+__all__ = [
+    "affine_sample",
+    "build_info",
+    "nn",
+    "projective_sample",
+    "thin_plate_spline_sample",
+    "transforms",
+]

@@ -2,70 +2,211 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from . import autograd
 
-__all__ = ["affine_sample"]
+__all__ = ["affine_sample", "projective_sample", "thin_plate_spline_sample"]
+
+NATIVE = (torch.float32, torch.float64)
 
 
 def affine_sample(
     input: Tensor,
     theta: Tensor,
-    size: tuple[int, int] | None = None,
+    size: Sequence[int] | None = None,
     *,
     mode: str = "bilinear",
     padding_mode: str = "zeros",
     align_corners: bool = False,
+    fill: float | Tensor | None = None,
+    index: Tensor | None = None,
 ) -> Tensor:
     """Warps images by affine maps: affine_grid and grid_sample in one step that writes no grid.
 
     For each output pixel with normalised coordinates (x_t, y_t), the input is read at
     (x_s, y_s) = theta (x_t, y_t, 1): Jaderberg et al. 2015, equations 1 and 5. The result equals
     ``F.grid_sample(input, F.affine_grid(theta, (N, C, *size), align_corners), mode, padding_mode,
-    align_corners)`` in exact arithmetic, and is closer to it than that pair's own. Gradients flow to the
-    input and to theta. The same arguments give the same bits, for any number of threads.
+    align_corners)`` in exact arithmetic, and is closer to it than that pair's own. The input, theta and fill
+    have first and second derivatives, in reverse and forward mode. The same arguments give the same bits, for
+    any number of threads.
 
     Args:
-        input: images, (N, C, H, W), float32 or float64, in any memory layout.
-        theta: maps from output to input coordinates, (N, 2, 3), of any floating-point dtype. Coordinates
-            run from -1 to 1 over the image, x rightwards and y downwards.
-        size: (H_out, W_out) of the output in pixels. Default: the input's.
-        mode: "bilinear".
+        input: images, (N, C, H, W), or volumes, (N, C, D, H, W), in any memory layout; float32, float64,
+            float16, bfloat16, or uint8, which has no gradient and whose result is rounded. Coordinates and
+            sums are computed in float32, or float64 for float64 images.
+        theta: maps from output to input coordinates, (N, 2, 3), or for volumes (N, 3, 4), of any
+            floating-point dtype. Coordinates run from -1 to 1 over the image, x rightwards, y downwards, z
+            from slice to slice. A batch of one image is warped by all N maps, without a copy.
+        size: (H_out, W_out), or (D_out, H_out, W_out), of the output in pixels. Default: the input's.
+        mode: "bilinear" (trilinear, in volumes) or "nearest", which has no gradient by theta.
         padding_mode: what lies outside the image: "zeros", "border" (the nearest pixel) or "reflection" (the
             image mirrored at its edges).
         align_corners: whether -1 and 1 are the centres of the outer pixels (True) or their outer edges
             (False).
+        fill: with padding_mode "zeros", what lies outside instead of 0: a number, or a tensor of one for all
+            or one for each channel, (C,).
+        index: (N,), int64: the number of the image that each map of theta reads, of a batch of any size.
+            Default: each its own.
 
     Returns:
-        (N, C, H_out, W_out), of the input's dtype, device and memory format. NaN where a coordinate is NaN;
-        an infinite coordinate lies outside the image.
+        (N, C, H_out, W_out), or (N, C, D_out, H_out, W_out), of the input's dtype, device and memory format.
+        NaN where a coordinate is NaN; an infinite coordinate lies outside the image.
 
     Raises:
         ValueError: an argument of the wrong shape, device, or value.
         TypeError: an argument of the wrong type or dtype.
+        IndexError: on the CPU, an index of an image that is not there.
     """
-    if not isinstance(input, Tensor) or not isinstance(theta, Tensor):
-        raise TypeError(
-            f"affine_sample: expected tensors input and theta, but got {type(input).__name__} "
-            f"and {type(theta).__name__}"
-        )
-    if mode != "bilinear":
-        raise ValueError(f"affine_sample: expected mode 'bilinear', but got {mode!r}")
-    if size is None:
-        size = input.shape[-2:]
-    elif not _is_size(size):
+    _check_tensors("affine_sample", input, theta)
+    if theta.ndim == 3 and theta.shape[1:] == (3, 3):
         raise ValueError(
-            f"affine_sample: expected size of two positive integers (height, width), but got {size!r}"
+            "affine_sample: expected theta of shape (N, 2, 3), but got "
+            f"{tuple(theta.shape)}: projective_sample takes (N, 3, 3)"
         )
-    return autograd.affine_sample(input, theta, size, padding_mode, align_corners)
+    return _warp("affine_sample", input, theta, None, size, mode, padding_mode, align_corners, fill, index)
 
 
-def _is_size(size: object) -> bool:
+def projective_sample(
+    input: Tensor,
+    theta: Tensor,
+    size: Sequence[int] | None = None,
+    *,
+    mode: str = "bilinear",
+    padding_mode: str = "zeros",
+    align_corners: bool = False,
+    fill: float | Tensor | None = None,
+    index: Tensor | None = None,
+) -> Tensor:
+    """Warps images by projective maps (homographies).
+
+    For each output pixel with normalised coordinates (x_t, y_t), the input is read at (u / w, v / w), with
+    (u, v, w) = theta (x_t, y_t, 1). Points at or behind the horizon, w <= 0, lie outside, infinitely far.
+
+    Args:
+        input: images, (N, C, H, W).
+        theta: (N, 3, 3).
+        size, mode, padding_mode, align_corners, fill, index: as for :func:`affine_sample`.
+
+    Returns:
+        (N, C, H_out, W_out), as :func:`affine_sample`.
+
+    Raises:
+        ValueError, TypeError, IndexError: as :func:`affine_sample`.
+    """
+    _check_tensors("projective_sample", input, theta)
+    if theta.ndim != 3 or theta.shape[1:] != (3, 3):
+        raise ValueError(
+            f"projective_sample: expected theta of shape (N, 3, 3), but got {tuple(theta.shape)}"
+        )
+    return _warp(
+        "projective_sample", input, theta, None, size, mode, padding_mode, align_corners, fill, index
+    )
+
+
+def thin_plate_spline_sample(
+    input: Tensor,
+    theta: Tensor,
+    points: Tensor,
+    size: Sequence[int] | None = None,
+    *,
+    mode: str = "bilinear",
+    padding_mode: str = "zeros",
+    align_corners: bool = False,
+    fill: float | Tensor | None = None,
+    index: Tensor | None = None,
+) -> Tensor:
+    """Warps images by thin plate splines (Bookstein 1989).
+
+    For each output pixel p = (x_t, y_t), in normalised coordinates, the input is read at
+    theta (U(|p - points_1|^2), ..., U(|p - points_K|^2), x_t, y_t, 1), with U(s) = s log s.
+    :class:`stn_ext.transforms.ThinPlateSpline` finds the theta that takes control points to given targets.
+
+    Args:
+        input: images, (N, C, H, W).
+        theta: coefficients, (N, 2, K + 3).
+        points: control points, (K, 2), normalised; they have no gradient.
+        size, mode, padding_mode, align_corners, fill, index: as for :func:`affine_sample`.
+
+    Returns:
+        (N, C, H_out, W_out), as :func:`affine_sample`.
+
+    Raises:
+        ValueError, TypeError, IndexError: as :func:`affine_sample`.
+    """
+    _check_tensors("thin_plate_spline_sample", input, theta, points)
+    if points.requires_grad:
+        raise ValueError(
+            "thin_plate_spline_sample: expected points that need no gradient; detach them, or move theta"
+        )
+    return _warp(
+        "thin_plate_spline_sample", input, theta, points, size, mode, padding_mode, align_corners, fill, index
+    )
+
+
+def _warp(
+    name: str,
+    input: Tensor,
+    theta: Tensor,
+    points: Tensor | None,
+    size: Sequence[int] | None,
+    mode: str,
+    padding_mode: str,
+    align_corners: bool,
+    fill: float | Tensor | None,
+    index: Tensor | None,
+) -> Tensor:
+    if size is None:
+        size = input.shape[2:]
+    elif not _is_size(size, input.ndim - 2):
+        kind = "two positive integers (height, width)"
+        if input.ndim == 5:
+            kind = "three positive integers (depth, height, width)"
+        raise ValueError(f"{name}: expected size of {kind}, but got {size!r}")
+    if input.dtype == torch.uint8 and torch.is_grad_enabled() and theta.requires_grad:
+        raise TypeError(
+            f"{name}: expected images of a floating-point dtype for a gradient, but got torch.uint8"
+        )
+    arguments = theta, points, None, index, size, mode, padding_mode, align_corners
+    if fill is None:
+        return autograd.sample(input, *arguments)
+    if padding_mode != "zeros":
+        raise ValueError(f"{name}: expected padding_mode 'zeros' with fill, but got {padding_mode!r}")
+    return _filled(name, input, arguments, fill)
+
+
+def _filled(name: str, input: Tensor, arguments: tuple, fill: float | Tensor) -> Tensor:
+    """The part of each pixel that lies outside the image, which an image of ones tells, is filled."""
+    images = input if input.dtype in NATIVE else input.float()
+    channels = input.shape[1]
+    value = torch.as_tensor(fill, dtype=images.dtype, device=images.device)
+    if value.shape not in ((), (1,), (channels,)):
+        raise ValueError(f"{name}: expected fill of one number or {channels}, but got {tuple(value.shape)}")
+    theta, points, tangent, _, *rest = arguments
+    # One image that every map reads.
+    ones = images.new_ones((1, 1, *images.shape[2:]))
+    inside = autograd.sample(ones, theta, points, tangent, None, *rest)
+    output = autograd.sample(images, *arguments)
+    output = output + (1 - inside) * value.view(-1, *[1] * (input.ndim - 2))
+    if input.dtype == torch.uint8:
+        output = output.nan_to_num(0).round().clamp(0, 255)
+    return output.to(input.dtype)
+
+
+def _check_tensors(name: str, *tensors: object) -> None:
+    if not all(isinstance(tensor, Tensor) for tensor in tensors):
+        *kinds, last = (type(tensor).__name__ for tensor in tensors)
+        expected = "input and theta" if len(tensors) == 2 else "input, theta and points"
+        raise TypeError(f"{name}: expected tensors {expected}, but got {', '.join(kinds)} and {last}")
+
+
+def _is_size(size: object, dims: int) -> bool:
     # torch.SymInt: the sizes of tensors that a compiler traces.
     return (
         isinstance(size, (tuple, list))
-        and len(size) == 2
+        and len(size) == dims
         and all(isinstance(length, (int, torch.SymInt)) and length > 0 for length in size)
     )

@@ -131,9 +131,9 @@ def test_only_the_gradients_asked_for_are_computed(device, monkeypatch):
     theta = MAPS["small turn"].float().to(device)
     for need_x, need_theta, expected in (
         (False, False, set()),
-        (True, False, {"affine_sample_adjoint"}),
-        (False, True, {"affine_sample_moments"}),
-        (True, True, {"affine_sample_adjoint", "affine_sample_moments"}),
+        (True, False, {"adjoint"}),
+        (False, True, {"moments"}),
+        (True, True, {"adjoint", "moments"}),
     ):
         called.clear()
         a, t = x.clone().requires_grad_(need_x), theta.clone().requires_grad_(need_theta)
@@ -141,7 +141,7 @@ def test_only_the_gradients_asked_for_are_computed(device, monkeypatch):
         assert y.requires_grad == (need_x or need_theta)
         if y.requires_grad:
             y.sum().backward()
-        assert set(called) == {"affine_sample"} | expected
+        assert set(called) == {"sample"} | expected
         assert (a.grad is not None) == need_x and (t.grad is not None) == need_theta
 
 
@@ -186,37 +186,18 @@ def test_second_order_by_the_input(device):
     assert torch.autograd.gradgradcheck(lambda a: affine_sample(a, theta, (4, 6)).square(), x)
 
 
-def test_second_order_by_theta_raises(device):
-    x = torch.randn(1, 1, 5, 5, dtype=torch.float64, device=device, requires_grad=True)
-    theta = MAPS["small turn"].to(device, copy=True).requires_grad_()
-    (grad,) = torch.autograd.grad(affine_sample(x, theta).square().sum(), theta, create_graph=True)
-    with pytest.raises(NotImplementedError, match="the gradient of theta has no derivative"):
-        grad.sum().backward()
-
-
 def test_raw_operators_refuse_tensors_that_need_gradients(device):
     ops = torch.ops.stn_ext
     x = torch.randn(1, 1, 5, 5, device=device, requires_grad=True)
     theta = torch.eye(2, 3, device=device)[None]
-    with pytest.raises(RuntimeError, match=r"stn_ext::affine_sample has no derivative of its own"):
-        ops.affine_sample(x, theta, (5, 5), "zeros", False)
+    with pytest.raises(RuntimeError, match=r"stn_ext::sample has no derivative of its own"):
+        ops.sample(x, theta, None, None, None, (5, 5), "bilinear", "zeros", False)
     with torch.no_grad():
-        ops.affine_sample(x, theta, (5, 5), "zeros", False)
+        ops.sample(x, theta, None, None, None, (5, 5), "bilinear", "zeros", False)
     with torch.autograd.forward_ad.dual_level():
         dual = torch.autograd.forward_ad.make_dual(x.detach(), torch.ones_like(x))
         with pytest.raises(RuntimeError, match="has no derivative of its own"):
-            ops.affine_sample(dual, theta, (5, 5), "zeros", False)
-
-
-@pytest.mark.parametrize("memory_format", (torch.contiguous_format, torch.channels_last))
-def test_opcheck(device, memory_format):
-    ops = torch.ops.stn_ext
-    x = torch.randn(2, 3, 7, 8, device=device).to(memory_format=memory_format)
-    g = torch.randn(2, 3, 5, 6, device=device).to(memory_format=memory_format)
-    theta = torch.cat([MAPS["small turn"], MAPS["shear"]]).float().to(device)
-    torch.library.opcheck(ops.affine_sample.default, (x, theta, (5, 6), "zeros", False))
-    torch.library.opcheck(ops.affine_sample_moments.default, (g, x, theta, "border", True))
-    torch.library.opcheck(ops.affine_sample_adjoint.default, (g, theta, (7, 8), "reflection", False))
+            ops.sample(dual, theta, None, None, None, (5, 5), "bilinear", "zeros", False)
 
 
 def test_compile_takes_it_whole(device):

@@ -13,19 +13,24 @@ theta = torch.zeros(4, 2, 3)
 @pytest.mark.parametrize(
     ("arguments", "options", "error", "message"),
     [
-        ((x[0], theta), {}, ValueError, "expected input of shape (N, C, H, W), but got [1, 6, 7]"),
         (
-            (x.half(), theta),
+            (x[0], theta),
+            {},
+            ValueError,
+            "expected input of shape (N, C, H, W) or (N, C, D, H, W), but got [1, 6, 7]",
+        ),
+        (
+            (x.long(), theta),
             {},
             TypeError,
-            "expected input of dtype torch.float32 or torch.float64, but got c10::Half",
+            "expected input of dtype torch.float32, float64, float16, bfloat16 or uint8, but got long",
         ),
-        ((x[:, :, :0], theta), {}, ValueError, "expected input's height and width of two positive integers"),
+        ((x[:, :, :0], theta, (6, 7)), {}, ValueError, "expected input of positive integers, but got [0, 7]"),
         (
             (x, theta[:3]),
             {},
             ValueError,
-            "expected theta of shape (N, 2, 3) with N = 4, as input's batch, but got [3, 2, 3]",
+            "expected theta of shape (N, 2, 3) with N = 4, as the input's batch, but got [3, 2, 3]",
         ),
         ((x, theta[:, :, :2]), {}, ValueError, "but got [4, 2, 2]"),
         ((x, theta[0]), {}, ValueError, "but got [2, 3]"),
@@ -43,7 +48,12 @@ theta = torch.zeros(4, 2, 3)
             "expected size of two positive integers (height, width), but got (0, 7)",
         ),
         ((x, theta, (5.0, 7)), {}, ValueError, "expected size of two positive integers"),
-        ((x, theta), {"mode": "bicubic"}, ValueError, "expected mode 'bilinear', but got 'bicubic'"),
+        (
+            (x, theta),
+            {"mode": "bicubic"},
+            ValueError,
+            "expected mode 'bilinear' or 'nearest', but got 'bicubic'",
+        ),
         (
             (x, theta),
             {"padding_mode": "wrap"},
@@ -63,18 +73,19 @@ def test_message(arguments, options, error, message):
 
 def test_backward_operators_check_too():
     ops = torch.ops.stn_ext
+    rest = None, None, None, "bilinear", "zeros", False
     with pytest.raises(
-        ValueError, match=r"affine_sample_moments: expected grad of 4 images of 1 channels, as input"
+        ValueError, match=r"affine_sample's moments: expected grad of 4 images of 1 channels, as the output"
     ):
-        ops.affine_sample_moments(torch.zeros(4, 2, 5, 5), x, theta, "zeros", False)
-    with pytest.raises(TypeError, match="affine_sample_moments: expected grad of dtype float, as input"):
-        ops.affine_sample_moments(torch.zeros(4, 1, 5, 5).double(), x, theta, "zeros", False)
-    with pytest.raises(ValueError, match="affine_sample_adjoint: expected size of two positive integers"):
-        ops.affine_sample_adjoint(x, theta, (0, 3), "zeros", False)
+        ops.moments(torch.zeros(4, 2, 5, 5), x, theta, *rest)
+    with pytest.raises(TypeError, match="affine_sample's moments: expected grad of dtype float, as input"):
+        ops.moments(torch.zeros(4, 1, 5, 5).double(), x, theta, *rest)
+    with pytest.raises(ValueError, match="affine_sample's adjoint: expected size of positive integers"):
+        ops.adjoint(x, theta, None, None, None, 4, (0, 3), "bilinear", "zeros", False)
 
 
 @pytest.mark.skipif(bool(stn_ext.build_info()["cuda"]), reason="this build has CUDA kernels")
 def test_cuda_tensors_on_a_build_without_cuda():
     # The dispatcher's key for CUDA decides; a real CUDA tensor needs a GPU.
-    kernels = torch._C._dispatch_dump("stn_ext::affine_sample")
+    kernels = torch._C._dispatch_dump("stn_ext::sample")
     assert "CUDA" in kernels

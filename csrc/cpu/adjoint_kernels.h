@@ -280,14 +280,19 @@ STN_INLINE void for_deposits(const Geometry<T>& g, const TileFrame<T>& t, const 
   }
 }
 
+// f(deposits, map, i, j), of all readers.
 template <class T, class F>
-STN_INLINE void for_deposits(const Geometry<T>& g, const TileFrame<T>& t, const F& f) {
-  if (g.p.padding == Padding::zeros) {
-    for_deposits<Padding::zeros>(g, t, f);
-  } else if (g.p.padding == Padding::border) {
-    for_deposits<Padding::border>(g, t, f);
-  } else {
-    for_deposits<Padding::reflection>(g, t, f);
+STN_INLINE void for_deposits(const Problem<T>& p, const Readers& readers, const TileFrame<T>& t, const F& f) {
+  for (const int64_t* n = readers.begin; n < readers.end; ++n) {
+    const Geometry<T> g(p, *n, 0);
+    const auto of_map = [&](const Deposits<T>& d, int64_t i, int64_t j) STN_LAMBDA { f(d, *n, i, j); };
+    if (p.padding == Padding::zeros) {
+      for_deposits<Padding::zeros>(g, t, of_map);
+    } else if (p.padding == Padding::border) {
+      for_deposits<Padding::border>(g, t, of_map);
+    } else {
+      for_deposits<Padding::reflection>(g, t, of_map);
+    }
   }
 }
 
@@ -400,16 +405,15 @@ struct SparseCells : TileFrame<T> {
 };
 
 template <template <int, class> class Cells, int channels, class T>
-STN_INLINE void adjoint_to(const Problem<T>& p, int64_t n, int64_t c, const Tile& tile, T* scratch) {
-  const Geometry<T> g(p, n, 0);
+STN_INLINE void adjoint_to(const Problem<T>& p, int64_t image, const Readers& readers, int64_t c,
+                           const Tile& tile, T* scratch) {
   const Images<T>& to = p.grad_input;
-  T* first = to.data + n * to.batch + c * to.channel + tile.top * to.row + tile.left * to.pixel;
+  T* first = to.data + image * to.batch + c * to.channel + tile.top * to.row + tile.left * to.pixel;
   const Cells<channels, T> cells(tile, to, first, scratch);
-  const T* grad = p.grad.data + n * p.grad.batch + c * p.grad.channel;
   cells.clear();
   Queue<channels, T> queue;
-  for_deposits(g, cells, [&](const Deposits<T>& d, int64_t i, int64_t j) STN_LAMBDA {
-    const T* from = grad + i * p.grad.row + j * p.grad.pixel;
+  for_deposits(p, readers, cells, [&](const Deposits<T>& d, int64_t n, int64_t i, int64_t j) STN_LAMBDA {
+    const T* from = p.grad.data + n * p.grad.batch + c * p.grad.channel + i * p.grad.row + j * p.grad.pixel;
     store(queue.cell + queue.count, d.cell);
     store_quads<T>(queue.weight + 4 * queue.count, d.w00, d.w01, d.w10, d.w11);
     for (int k = 0; k < channels; ++k) {
@@ -427,26 +431,28 @@ STN_INLINE void adjoint_to(const Problem<T>& p, int64_t n, int64_t c, const Tile
 }
 
 template <int channels, class T>
-void adjoint_channels(const Problem<T>& p, int64_t n, int64_t c, const Tile& tile, T* scratch) {
+void adjoint_channels(const Problem<T>& p, int64_t image, const Readers& readers, int64_t c, const Tile& tile,
+                      T* scratch) {
   if (is_sparse(p.frame)) {
-    adjoint_to<SparseCells, channels>(p, n, c, tile, scratch);
+    adjoint_to<SparseCells, channels>(p, image, readers, c, tile, scratch);
   } else {
-    adjoint_to<QuadCells, channels>(p, n, c, tile, scratch);
+    adjoint_to<QuadCells, channels>(p, image, readers, c, tile, scratch);
   }
 }
 
 template <class T>
-void adjoint(const Problem<T>& p, int64_t n, int64_t c, int64_t channels, const Tile& tile, T* scratch) {
+void adjoint(const Problem<T>& p, int64_t image, const Readers& readers, int64_t c, int64_t channels,
+             const Tile& tile, T* scratch) {
   static_assert(kQuadChannels == 4, "one case each");
   switch (channels) {
     case 1:
-      return adjoint_channels<1>(p, n, c, tile, scratch);
+      return adjoint_channels<1>(p, image, readers, c, tile, scratch);
     case 2:
-      return adjoint_channels<2>(p, n, c, tile, scratch);
+      return adjoint_channels<2>(p, image, readers, c, tile, scratch);
     case 3:
-      return adjoint_channels<3>(p, n, c, tile, scratch);
+      return adjoint_channels<3>(p, image, readers, c, tile, scratch);
     default:
-      return adjoint_channels<4>(p, n, c, tile, scratch);
+      return adjoint_channels<4>(p, image, readers, c, tile, scratch);
   }
 }
 

@@ -1,4 +1,4 @@
-// The operators on the CPU: tensors to kernels, and the work over the threads.
+// Bilinear sampling through affine maps on the CPU: tensors to kernels, and the work over the threads.
 //
 // Work is divided by shape alone, never by the number of threads, so that sums have one order and results the
 // same bits whatever the threads.
@@ -6,22 +6,19 @@
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/constant_pad_nd.h>
-#include <torch/library.h>
 
 #include <algorithm>
 #include <limits>
 #include <memory>
 #include <vector>
 
-#include "checks.h"
 #include "level.h"
-#include "tensors.h"
+#include "operators.h"
+#include "threads.h"
 
 namespace stn::cpu {
 namespace {
 
-constexpr int64_t kUnit = 1 << 14;   // output values that are worth a task of their own
-constexpr int64_t kGrain = 1 << 15;  // and those that are worth waking a thread
 constexpr int64_t kMaxUnits = 64;    // parts of one image, channels last
 constexpr int64_t kLarge = 8 << 20;  // bytes of a result of which caches keep too little for its reader
 
@@ -126,25 +123,24 @@ void all_samples(const Problem<T>& p, Layout layout) {
   });
 }
 
-at::Tensor sample(const at::Tensor& input, const at::Tensor& theta, at::IntArrayRef size,
-                  c10::string_view padding_mode, bool align_corners) {
-  const Padding padding = parse_padding("affine_sample", {padding_mode.data(), padding_mode.size()});
-  check_sample(input, theta, size);
-  check_pixels(input.sizes().slice(2));
+}  // namespace
+
+void affine_sample(const at::Tensor& input, const Map& map, const at::Tensor& output) {
+  const at::IntArrayRef in_size = input.sizes().slice(2);
+  check_pixels(in_size);
   const Layout layout = layout_of(input);
-  const at::Tensor output = at::empty({input.size(0), input.size(1), size[0], size[1]},
-                                      input.options().memory_format(input.suggest_memory_format()));
-  if (output.numel() == 0) return output;
-  const at::Tensor images = readable(input, layout), t = float_or_double(theta);
+  const at::Tensor images = readable(input, layout), theta = float_or_double(map.theta),
+                   index = shared_index(map, input.size(0));
   AT_DISPATCH_FLOATING_TYPES(input.scalar_type(), "affine_sample", [&] {
-    auto p = make_problem<scalar_t>(input, input.sizes().slice(2), size, align_corners, padding, t);
+    auto p = make_problem<scalar_t>(map, theta, index, input.size(1), in_size, output.sizes().slice(2));
     p.input = images_in<scalar_t>(images);
     p.output = images_out<scalar_t>(output);
     p.streams = streams(output, p.output);
     all_samples(p, layout);
   });
-  return output;
 }
+
+namespace {
 
 // The moments of all images (N, kMoments).
 template <class T>
@@ -168,32 +164,32 @@ std::vector<double> all_moments(const Problem<T>& p, Layout layout) {
   return totals;
 }
 
-at::Tensor moments(const at::Tensor& grad, const at::Tensor& input, const at::Tensor& theta,
-                   c10::string_view padding_mode, bool align_corners) {
-  const Padding padding = parse_padding("affine_sample_moments", {padding_mode.data(), padding_mode.size()});
-  check_moments(grad, input, theta);
-  check_pixels(input.sizes().slice(2));
+}  // namespace
+
+at::Tensor affine_moments(const at::Tensor& grad, const at::Tensor& input, const Map& map) {
+  const at::IntArrayRef in_size = input.sizes().slice(2);
+  check_pixels(in_size);
   const Layout layout = layout_of(input);
-  const at::Tensor images = readable(input, layout), t = float_or_double(theta);
-  const at::Tensor g = grad.contiguous(format_of(layout));
+  const at::Tensor images = readable(input, layout), theta = float_or_double(map.theta),
+                   index = shared_index(map, input.size(0)), g = grad.contiguous(format_of(layout));
   const at::Tensor grad_theta =
-      at::empty(theta.sizes(), t.options().memory_format(at::MemoryFormat::Contiguous));
-  if (input.numel() == 0) return grad_theta.zero_().to(theta.scalar_type());
-  AT_DISPATCH_FLOATING_TYPES(input.scalar_type(), "affine_sample_moments", [&] {
-    auto p = make_problem<scalar_t>(input, input.sizes().slice(2), grad.sizes().slice(2), align_corners,
-                                    padding, t);
+      at::empty(theta.sizes(), theta.options().memory_format(at::MemoryFormat::Contiguous));
+  AT_DISPATCH_FLOATING_TYPES(input.scalar_type(), "affine_sample", [&] {
+    auto p = make_problem<scalar_t>(map, theta, index, input.size(1), in_size, grad.sizes().slice(2));
     p.input = images_in<scalar_t>(images);
     p.grad = images_in<scalar_t>(g);
     const std::vector<double> sums = all_moments(p, layout);
-    AT_DISPATCH_FLOATING_TYPES(t.scalar_type(), "affine_sample_moments", [&] {
+    AT_DISPATCH_FLOATING_TYPES(theta.scalar_type(), "affine_sample", [&] {
       auto* out = grad_theta.mutable_data_ptr<scalar_t>();
       for (size_t k = 0; k < sums.size(); ++k) {
         out[k] = static_cast<scalar_t>(theta_gradient(sums[k], static_cast<int>(k % kMoments), p.frame));
       }
     });
   });
-  return grad_theta.to(theta.scalar_type());
+  return grad_theta;
 }
+
+namespace {
 
 // An axis in the fewest parts of at most kTile pixels, as equal as they can be in whole `unit`s.
 struct Tiling {
@@ -207,7 +203,7 @@ struct Tiling {
 
 // grad_input, tile by tile; each is written once.
 template <class T>
-void adjoint_tiles(const Problem<T>& p) {
+void adjoint_tiles(const Problem<T>& p, const Sharing& sharing) {
   const auto& k = kernels<T>();
   // Rows of tiles begin where streams can.
   const Tiling down(p.frame.height, 1), across(p.frame.width, p.streams ? kStreamed / int64_t{sizeof(T)} : 1);
@@ -218,44 +214,32 @@ void adjoint_tiles(const Problem<T>& p) {
   const int64_t pixels = std::max(p.frame.height * p.frame.width, p.frame.out_height * p.frame.out_width);
   const int64_t values = ceil_div(pixels * std::min(p.channels, group), tiles);
   const int64_t grain = std::max<int64_t>(1, kGrain / values);
-  at::parallel_for(0, p.batches * groups * tiles, grain, [&](int64_t begin, int64_t end) {
+  at::parallel_for(0, sharing.images() * groups * tiles, grain, [&](int64_t begin, int64_t end) {
     const std::unique_ptr<T[]> scratch(new T[static_cast<size_t>(scratch_values)]);
     for (int64_t u = begin; u < end; ++u) {
       const int64_t n = u / tiles / groups, c = u / tiles % groups * group;
       const int64_t y = u % tiles / across.count, x = u % across.count;
       const Tile tile{down.begin(y), across.begin(x), down.extent(y), across.extent(x)};
       const auto kernel = vectors ? k.adjoint_group : k.adjoint;
-      kernel(p, n, c, std::min(group, p.channels - c), tile, scratch.get());
+      kernel(p, n, sharing.readers(n), c, std::min(group, p.channels - c), tile, scratch.get());
     }
   });
 }
 
-at::Tensor adjoint(const at::Tensor& grad, const at::Tensor& theta, at::IntArrayRef size,
-                   c10::string_view padding_mode, bool align_corners) {
-  const Padding padding = parse_padding("affine_sample_adjoint", {padding_mode.data(), padding_mode.size()});
-  check_adjoint(grad, theta, size);
-  check_pixels(size);
-  const Layout layout = layout_of(grad);
-  const at::Tensor grad_input = at::empty({grad.size(0), grad.size(1), size[0], size[1]},
-                                          grad.options().memory_format(grad.suggest_memory_format()));
-  if (grad_input.numel() == 0) return grad_input;
-  const at::Tensor t = float_or_double(theta), g = grad.contiguous(format_of(layout));
-  AT_DISPATCH_FLOATING_TYPES(grad.scalar_type(), "affine_sample_adjoint", [&] {
-    auto p = make_problem<scalar_t>(grad, size, grad.sizes().slice(2), align_corners, padding, t);
+}  // namespace
+
+void affine_adjoint(const at::Tensor& grad, const Map& map, const at::Tensor& grad_input) {
+  const at::IntArrayRef in_size = grad_input.sizes().slice(2);
+  check_pixels(in_size);
+  const at::Tensor theta = float_or_double(map.theta), g = grad.contiguous(format_of(layout_of(grad)));
+  const Sharing sharing(map, grad_input.size(0));
+  AT_DISPATCH_FLOATING_TYPES(grad.scalar_type(), "affine_sample", [&] {
+    auto p = make_problem<scalar_t>(map, theta, {}, grad.size(1), in_size, grad.sizes().slice(2));
     p.grad = images_in<scalar_t>(g);
     p.grad_input = images_out<scalar_t>(grad_input);
     p.streams = streams(grad_input, p.grad_input);
-    adjoint_tiles(p);
+    adjoint_tiles(p, sharing);
   });
-  return grad_input;
-}
-
-}  // namespace
-
-TORCH_LIBRARY_IMPL(stn_ext, CPU, m) {
-  m.impl("affine_sample", &sample);
-  m.impl("affine_sample_moments", &moments);
-  m.impl("affine_sample_adjoint", &adjoint);
 }
 
 }  // namespace stn::cpu

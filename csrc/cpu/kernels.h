@@ -5,7 +5,7 @@
 
 #include <cstdint>
 
-#include "../problem.h"
+#include "../warp.h"
 
 namespace stn::cpu {
 
@@ -24,6 +24,43 @@ STN_INLINE int64_t tile_rows(int64_t width) { return kTilePixels / tile_columns(
 
 constexpr int64_t kQuadChannels = 4;  // channels that adjoint takes together
 
+// The images that are sampled through maps `order[begin]` to `order[end - 1]`: all into one image's gradient.
+struct Readers {
+  const int64_t *begin, *end;
+};
+
+// ---- the general kernels' work (warp_kernels.h) ----
+
+// Maps, channels, and rows of the output counted over its slices.
+struct WarpPart {
+  int64_t map_begin, map_end, channel_begin, channel_end, row_begin, row_end;
+};
+
+// A box of the input, whose gradient is computed in one piece.
+struct WarpTile {
+  int64_t first[kMaxAxes], count[kMaxAxes];
+};
+constexpr int64_t kWarpTilePixels = 4096, kWarpChannels = 4;  // at most
+
+// Output pixels are looked for in bundles: kWalk columns of kBundleRows rows.
+constexpr int64_t kBundleRows = 16;
+
+// The first taps of a bundle's pixels lie between these, both inclusive.
+struct WarpBox {
+  int32_t low[kMaxAxes], high[kMaxAxes];
+};
+
+struct Bundles {
+  int64_t across, count;
+
+  template <class T>
+  STN_INLINE explicit Bundles(const Warp<T>& w)
+      : across((w.out[0] + kWalk - 1) / kWalk), count((w.rows() + kBundleRows - 1) / kBundleRows * across) {}
+  STN_INLINE int64_t of(int64_t row, int64_t j) const { return row / kBundleRows * across + j / kWalk; }
+  STN_INLINE int64_t row(int64_t bundle) const { return bundle / across * kBundleRows; }
+  STN_INLINE int64_t column(int64_t bundle) const { return bundle % across * kWalk; }
+};
+
 // The primitives, in the forms that suit a problem; affine.cpp chooses.
 template <class T>
 struct Kernels {
@@ -35,9 +72,10 @@ struct Kernels {
   // The moments of those rows and channels.
   void (*moments)(const Problem<T>&, int64_t n, int64_t c, int64_t channels, int64_t begin, int64_t end,
                   double* sums);
-  // grad_input of one tile of up to kQuadChannels channels from c on, of image n; any layout.
-  // scratch: quad_scratch(channels) values.
-  void (*adjoint)(const Problem<T>&, int64_t n, int64_t c, int64_t channels, const Tile&, T* scratch);
+  // grad_input of one tile of up to kQuadChannels channels from c on, of an image and its readers; any
+  // layout. scratch: quad_scratch(channels) values.
+  void (*adjoint)(const Problem<T>&, int64_t image, const Readers&, int64_t c, int64_t channels, const Tile&,
+                  T* scratch);
 
   // Pixels with their channels side by side. zeros: as many as there are channels.
   void (*sample_channels_last)(const Problem<T>&, int64_t n, int64_t begin, int64_t end, const T* zeros);
@@ -45,7 +83,18 @@ struct Kernels {
                                 double* sums);
 
   // Up to `group` channels; any layout. scratch: as many values for each of kTileCells.
-  void (*adjoint_group)(const Problem<T>&, int64_t n, int64_t c, int64_t channels, const Tile&, T* scratch);
+  void (*adjoint_group)(const Problem<T>&, int64_t image, const Readers&, int64_t c, int64_t channels,
+                        const Tile&, T* scratch);
+
+  // Any map and any weights. basis: kWalk values for each function of the map's.
+  void (*warp_sample)(const Warp<T>&, const WarpPart&, double* basis);
+  // gradients: theta's, of the part's maps, to be added to.
+  void (*warp_moments)(const Warp<T>&, const WarpPart&, double* basis, double* gradients);
+  // Widens the boxes of all maps' bundles, which a part has whole.
+  void (*warp_bounds)(const Warp<T>&, const WarpPart&, double* basis, WarpBox* boxes);
+  // grad_input of one tile of up to kWarpChannels channels; cells: as many for each of its pixels.
+  void (*warp_adjoint)(const Warp<T>&, int64_t image, const Readers&, int64_t c, int64_t channels,
+                       const WarpTile&, const WarpBox* boxes, double* basis, T* cells);
 };
 
 // Whether so few output pixels fall on the input that what they add is written where it belongs at once.

@@ -5,6 +5,7 @@
 
 #include "adjoint_kernels.h"
 #include "tile_kernels.h"
+#include "warp_kernels.h"
 
 namespace stn::cpu {
 namespace STN_LEVEL {
@@ -75,7 +76,7 @@ STN_INLINE void sample_packed(const Images<const T>& image, const Block<T>& b, i
 template <class T>
 STN_INLINE Images<const T> image_of(const Problem<T>& p, int64_t n) {
   Images<const T> image = p.input;
-  image.data += n * image.batch;
+  image.data += p.image_of(n) * image.batch;
   return image;
 }
 
@@ -214,21 +215,20 @@ STN_INLINE void store_pixels(const Images<T>& to, T* data, int64_t channels, int
 
 // Up to a vector of channels from c on, of one tile; in planes or channels last.
 template <class T>
-void adjoint_group(const Problem<T>& p, int64_t n, int64_t c, int64_t channels, const Tile& tile,
-                   T* scratch) {
+void adjoint_group(const Problem<T>& p, int64_t image, const Readers& readers, int64_t c, int64_t channels,
+                   const Tile& tile, T* scratch) {
   constexpr int lanes = Simd<T>::lanes;
-  const Geometry<T> g(p, n, 0);
   const PackedCells<T> cells(tile, scratch);
-  const T* grad = p.grad.data + n * p.grad.batch + c * p.grad.channel;
+  const T* grad = p.grad.data + c * p.grad.channel;
   Vec<T> v[lanes] = {};
   cells.clear();
-  for_deposits(g, cells, [&](const Deposits<T>& d, int64_t i, int64_t j) STN_LAMBDA {
+  for_deposits(p, readers, cells, [&](const Deposits<T>& d, int64_t n, int64_t i, int64_t j) STN_LAMBDA {
     const int64_t count = p.frame.out_width - j;
-    load_pixels(p.grad, grad + i * p.grad.row + j * p.grad.pixel, channels, count, v);
+    load_pixels(p.grad, grad + n * p.grad.batch + i * p.grad.row + j * p.grad.pixel, channels, count, v);
     cells.add(d, v, count);
   });
   const Images<T>& to = p.grad_input;
-  T* out = to.data + n * to.batch + c * to.channel + tile.top * to.row + tile.left * to.pixel;
+  T* out = to.data + image * to.batch + c * to.channel + tile.top * to.row + tile.left * to.pixel;
   for (int64_t y = 0; y < tile.height; ++y) {
     const T* from = cells.cells + ((y + 2) * cells.pitch + 2) * lanes;
     for (int64_t x = 0; x < tile.width; x += lanes) {
@@ -240,8 +240,10 @@ void adjoint_group(const Problem<T>& p, int64_t n, int64_t c, int64_t channels, 
 
 template <class T>
 constexpr Kernels<T> kernels() {
-  return {Simd<T>::lanes,           sample<T>,       moments<T>, adjoint<T>, sample_channels_last<T>,
-          moments_channels_last<T>, adjoint_group<T>};
+  return {
+      Simd<T>::lanes,           sample<T>,        moments<T>,     adjoint<T>,      sample_channels_last<T>,
+      moments_channels_last<T>, adjoint_group<T>, warp_sample<T>, warp_moments<T>, warp_bounds<T>,
+      warp_adjoint<T>};
 }
 
 inline Level level(const char* name) { return {name, kernels<float>(), kernels<double>()}; }

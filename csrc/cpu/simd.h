@@ -97,6 +97,12 @@ STN_INLINE Vec<T> load_strided(const T* p, int64_t stride, int64_t count) {
   return v;
 }
 
+template <class T>
+STN_INLINE void store_strided(T* p, Vec<T> v, int64_t stride, int64_t count) {
+  if (stride == 1) return store_some(p, v, count);
+  for (int k = 0; k < Simd<T>::lanes && k < count; ++k) p[k * stride] = v[k];
+}
+
 // 0, 1, 2, ...
 template <class T>
 STN_INLINE Vec<T> lane_numbers() {

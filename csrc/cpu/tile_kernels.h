@@ -228,7 +228,7 @@ STN_INLINE void sample_tile(const Geometry<T>& g, const OutTile& t, const Window
 template <class T>
 void sample(const Problem<T>& p, int64_t n, int64_t c, int64_t channels, int64_t begin, int64_t end) {
   const Geometry<T> g(p, n, p.input.row);
-  const T* image = p.input.data + n * p.input.batch + c * p.input.channel;
+  const T* image = p.input.data + p.image_of(n) * p.input.batch + c * p.input.channel;
   T* output = p.output.data + n * p.output.batch + c * p.output.channel;
   const bool exact = g.x.exact && g.y.exact;
   TileScratch<T> s;
@@ -318,7 +318,7 @@ template <class T>
 void moments(const Problem<T>& p, int64_t n, int64_t c, int64_t channels, int64_t begin, int64_t end,
              double* out) {
   const Geometry<T> g(p, n, p.input.row);
-  const T* image = p.input.data + n * p.input.batch + c * p.input.channel;
+  const T* image = p.input.data + p.image_of(n) * p.input.batch + c * p.input.channel;
   const T* grad = p.grad.data + n * p.grad.batch + c * p.grad.channel;
   const bool exact = g.x.exact && g.y.exact;
   TileScratch<T> s;

@@ -77,13 +77,15 @@ template <class T>
 void run_tiles(const Kernels<T>& kernels, const stn::Problem<T>& p, int64_t n) {
   Buffer<T> cells(kernels.group * stn::cpu::kTileCells, false),
       quads(stn::cpu::quad_scratch(stn::cpu::kQuadChannels), false);
+  const stn::cpu::Readers readers{&n, &n + 1};
   for (int64_t c = 0; c < p.channels; c += kernels.group) {
     const int64_t channels = std::min(kernels.group, p.channels - c);
-    for_tiles(p, [&](const Tile& tile) { kernels.adjoint_group(p, n, c, channels, tile, cells.get()); });
+    for_tiles(
+        p, [&](const Tile& tile) { kernels.adjoint_group(p, n, readers, c, channels, tile, cells.get()); });
   }
   for (int64_t c = 0; c < p.channels; c += stn::cpu::kQuadChannels) {
     const int64_t channels = std::min(stn::cpu::kQuadChannels, p.channels - c);
-    for_tiles(p, [&](const Tile& tile) { kernels.adjoint(p, n, c, channels, tile, quads.get()); });
+    for_tiles(p, [&](const Tile& tile) { kernels.adjoint(p, n, readers, c, channels, tile, quads.get()); });
   }
 }
 
@@ -128,10 +130,84 @@ void run_once(const Kernels<T>& kernels) {
   }
 }
 
+// The general kernels, over any kind of map.
+template <class T>
+void run_warp(const Kernels<T>& kernels) {
+  stn::Warp<T> w{};
+  w.dims = static_cast<int>(integer(2, 3));
+  const int64_t points = w.dims == 2 && integer(0, 2) == 0 ? integer(1, 7) : 0;
+  w.perspective = w.dims == 2 && points == 0 && integer(0, 1) == 1;
+  w.nearest = integer(0, 2) == 0;
+  w.align_corners = integer(0, 1) == 1;
+  w.padding = static_cast<Padding>(integer(0, 2));
+  int64_t stored = 1, in = 1, out = 1;
+  for (int d = 0; d < stn::kMaxAxes; ++d) {
+    const int64_t longest = w.dims == 3 ? 20 : (integer(0, 4) == 0 ? 150 : 40);
+    w.in[d] = d < w.dims ? integer(1, longest) : 1;
+    w.out[d] = d < w.dims ? integer(1, longest) : 1;
+    w.stored[d] = d < w.dims ? std::max<int64_t>(w.in[d], 2) : 1;
+    stored *= w.stored[d];
+    in *= w.in[d];
+    out *= w.out[d];
+  }
+  w.maps = integer(1, 3);
+  w.images = integer(1, 2);
+  w.channels = integer(1, 6);
+  w.basis = w.dims + 1 + points;
+  std::vector<double> theta(static_cast<size_t>(w.maps * w.streams() * w.basis)), tangent(theta.size());
+  for (double& t : theta) t = entry();
+  for (double& t : tangent) t = entry();
+  std::vector<double> positions(static_cast<size_t>(2 * points));
+  for (double& x : positions) x = uniform(-1, 1);
+  std::vector<int64_t> index(static_cast<size_t>(w.maps)), all(index.size());
+  for (int64_t& image : index) image = integer(0, w.images - 1);
+  for (size_t n = 0; n < all.size(); ++n) all[n] = static_cast<int64_t>(n);
+  w.theta = theta.data();
+  if (integer(0, 1) == 1) w.tangent = tangent.data();
+  if (points > 0) w.points = positions.data();
+  w.index = index.data();
+
+  Buffer<T> input(w.images * w.channels * stored, true), grad(w.maps * w.channels * out, true);
+  Buffer<T> output(w.maps * w.channels * out, false), grad_input(w.images * w.channels * in, false);
+  const auto volumes = [&](auto* data, const int64_t* size) {
+    const int64_t pixels = size[0] * size[1] * size[2];
+    return stn::Volumes<std::remove_pointer_t<decltype(data)>>{
+        data, w.channels * pixels, pixels, {1, size[0], size[0] * size[1]}};
+  };
+  w.input = volumes(static_cast<const T*>(input.get()), w.stored);
+  w.grad = volumes(static_cast<const T*>(grad.get()), w.out);
+  w.output = volumes(output.get(), w.out);
+  w.grad_input = volumes(grad_input.get(), w.in);
+  const stn::cpu::WarpPart part{0, w.maps, 0, w.channels, 0, w.rows()};
+  Buffer<double> basis(w.basis * stn::kWalk, false);
+  std::vector<double> gradients(theta.size());
+  kernels.warp_sample(w, part, basis.get());
+  kernels.warp_moments(w, part, basis.get(), gradients.data());
+  const stn::cpu::WarpBox empty{{1 << 30, 1 << 30, 1 << 30}, {-1, -1, -1}};
+  std::vector<stn::cpu::WarpBox> boxes(static_cast<size_t>(w.maps * stn::cpu::Bundles(w).count), empty);
+  kernels.warp_bounds(w, part, basis.get(), boxes.data());
+  const stn::cpu::Readers readers{all.data(), all.data() + all.size()};
+  const int64_t size = w.dims == 2 ? 64 : 16;
+  for (int64_t z = 0; z < w.in[2]; z += size) {
+    for (int64_t y = 0; y < w.in[1]; y += size) {
+      for (int64_t x = 0; x < w.in[0]; x += size) {
+        const stn::cpu::WarpTile tile{
+            {x, y, z},
+            {std::min(size, w.in[0] - x), std::min(size, w.in[1] - y), std::min(size, w.in[2] - z)}};
+        Buffer<T> cells(stn::cpu::kWarpChannels * tile.count[0] * tile.count[1] * tile.count[2], false);
+        const int64_t channels = std::min(stn::cpu::kWarpChannels, w.channels);
+        kernels.warp_adjoint(w, 0, readers, 0, channels, tile, boxes.data(), basis.get(), cells.get());
+      }
+    }
+  }
+}
+
 void run(const stn::cpu::Level& level) {
   for (int k = 0; k < 250; ++k) {
     run_once(level.f32);
     run_once(level.f64);
+    run_warp(level.f32);
+    run_warp(level.f64);
   }
   std::printf("%s done\n", level.name);
 }

@@ -1,0 +1,71 @@
+// The operators on the CPU: which kernels they are for, and dtypes that the kernels do not have.
+#include "operators.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+#include <torch/library.h>
+
+#include "backend.h"
+
+namespace stn::cpu {
+namespace {
+
+// The kernels' own dtypes.
+bool is_native(const at::Tensor& images) {
+  return images.scalar_type() == at::kFloat || images.scalar_type() == at::kDouble;
+}
+
+at::Tensor images_of(const at::Tensor& like, int64_t count, at::IntArrayRef size) {
+  std::vector<int64_t> shape{count, like.size(1)};
+  shape.insert(shape.end(), size.begin(), size.end());
+  return at::empty(shape, like.options().memory_format(like.suggest_memory_format()));
+}
+
+// Of floats to a narrower dtype: rounded, and for integers brought into their range.
+at::Tensor narrowed(const at::Tensor& images, at::ScalarType type) {
+  return type == at::kByte ? images.nan_to_num(0).round_().clamp_(0, 255).to(type) : images.to(type);
+}
+
+// Its values cannot be known earlier than this.
+void check_index(const Map& map, int64_t images) {
+  if (!map.index || map.count() == 0) return;
+  const at::Tensor index = map.index->contiguous();
+  for (int64_t n = 0; n < map.count(); ++n) {
+    const int64_t image = index.const_data_ptr<int64_t>()[n];
+    TORCH_CHECK_INDEX(image >= 0 && image < images, map.name, ": expected index of images from 0 to ",
+                      images - 1, ", but got ", image);
+  }
+}
+
+at::Tensor sample(const at::Tensor& input, const Map& map, at::IntArrayRef size) {
+  check_index(map, input.size(0));
+  if (!is_native(input)) return narrowed(sample(input.to(at::kFloat), map, size), input.scalar_type());
+  const at::Tensor output = images_of(input, map.count(), size);
+  if (output.numel() == 0) return output;
+  map.is_plain() ? affine_sample(input, map, output) : warp_sample(input, map, output);
+  return output;
+}
+
+at::Tensor moments(const at::Tensor& grad, const at::Tensor& input, const Map& map) {
+  check_index(map, input.size(0));
+  if (grad.numel() == 0 || map.nearest) return at::zeros(map.theta.sizes(), map.theta.options());
+  if (!is_native(input)) return moments(grad.to(at::kFloat), input.to(at::kFloat), map);
+  const at::Tensor grad_theta =
+      map.is_plain() ? affine_moments(grad, input, map) : warp_moments(grad, input, map);
+  return grad_theta.to(map.theta.scalar_type());
+}
+
+at::Tensor adjoint(const at::Tensor& grad, const Map& map, int64_t images, at::IntArrayRef size) {
+  check_index(map, images);
+  if (!is_native(grad)) return narrowed(adjoint(grad.to(at::kFloat), map, images, size), grad.scalar_type());
+  const at::Tensor grad_input = images_of(grad, images, size);
+  if (grad_input.numel() == 0 || grad.numel() == 0) return grad_input.zero_();
+  map.is_plain() ? affine_adjoint(grad, map, grad_input) : warp_adjoint(grad, map, grad_input);
+  return grad_input;
+}
+
+}  // namespace
+
+STN_REGISTER_OPERATORS(CPU, stn::cpu)
+
+}  // namespace stn::cpu

@@ -1,0 +1,165 @@
+// The general kernels' work over the threads: any map, images or volumes, any weights. Divided by shape
+// alone, as in affine.cpp.
+#include <ATen/Dispatch.h>
+#include <ATen/Parallel.h>
+#include <ATen/ops/constant_pad_nd.h>
+
+#include <algorithm>
+#include <limits>
+
+#include "backend.h"
+#include "level.h"
+#include "threads.h"
+
+namespace stn::cpu {
+namespace {
+
+// A pixel that stands alone along an axis gets a zero beside it.
+at::Tensor paired(const at::Tensor& images) {
+  std::vector<int64_t> padding;
+  bool alone = false;
+  for (int64_t axis = images.dim() - 1; axis >= 2; --axis) {
+    padding.push_back(0);
+    padding.push_back(images.size(axis) == 1);
+    alone |= images.size(axis) == 1;
+  }
+  return alone ? at::constant_pad_nd(images, padding) : images;
+}
+
+// The division of the maps and of the output's rows.
+struct WarpParts {
+  int64_t maps, rows, across, down;  // of a part; and how many there are
+
+  // unit: of rows that are not to be divided
+  template <class T>
+  WarpParts(const Warp<T>& w, int64_t unit) {
+    // All maps share what radial functions cost.
+    maps = w.points ? w.maps : 1;
+    const int64_t row = maps * w.out[0] * w.channels;
+    rows = ceil_div(ceil_div(kUnit, row), unit) * unit;
+    across = ceil_div(w.maps, maps);
+    down = ceil_div(w.rows(), rows);
+  }
+
+  template <class T>
+  WarpPart part(const Warp<T>& w, int64_t k) const {
+    const int64_t map = k / down * maps, row = k % down * rows;
+    return {map, std::min(map + maps, w.maps), 0, w.channels, row, std::min(row + rows, w.rows())};
+  }
+};
+
+// f(part, its number, the basis' scratch), over all threads.
+template <class T, class F>
+void for_parts(const Warp<T>& w, const WarpParts& parts, const F& f) {
+  const int64_t values = parts.maps * parts.rows * w.out[0] * w.channels;
+  const int64_t grain = std::max<int64_t>(1, kGrain / 4 / values);
+  at::parallel_for(0, parts.across * parts.down, grain, [&](int64_t begin, int64_t end) {
+    std::vector<double> basis(static_cast<size_t>(w.basis * kWalk));
+    for (int64_t k = begin; k < end; ++k) f(parts.part(w, k), k, basis.data());
+  });
+}
+
+// Tiles of the input, of kWarpTilePixels at most.
+struct WarpTiles {
+  int64_t length[kMaxAxes], size[kMaxAxes], count[kMaxAxes];
+
+  template <class T>
+  explicit WarpTiles(const Warp<T>& w) {
+    for (int d = 0; d < kMaxAxes; ++d) {
+      length[d] = w.in[d];
+      size[d] = std::min<int64_t>(length[d], w.dims == 2 ? 64 : 16);
+      count[d] = ceil_div(length[d], size[d]);
+    }
+  }
+
+  int64_t all() const { return count[0] * count[1] * count[2]; }
+  WarpTile tile(int64_t k) const {
+    WarpTile t{};
+    for (int d = 0; d < kMaxAxes; ++d) {
+      t.first[d] = k % count[d] * size[d];
+      t.count[d] = std::min(size[d], length[d] - t.first[d]);
+      k /= count[d];
+    }
+    return t;
+  }
+};
+
+template <class T>
+std::vector<WarpBox> bounds(const Warp<T>& w) {
+  constexpr int32_t most = std::numeric_limits<int32_t>::max();
+  const WarpBox empty{{most, most, most}, {-1, -1, -1}};
+  std::vector<WarpBox> boxes(static_cast<size_t>(w.maps * Bundles(w).count), empty);
+  for_parts(w, WarpParts(w, kBundleRows), [&](const WarpPart& part, int64_t, double* basis) {
+    kernels<T>().warp_bounds(w, part, basis, boxes.data());
+  });
+  return boxes;
+}
+
+template <class T>
+void adjoint_tiles(const Warp<T>& w, const Sharing& sharing) {
+  const WarpTiles tiles(w);
+  const std::vector<WarpBox> boxes = bounds(w);
+  const int64_t groups = ceil_div(w.channels, kWarpChannels);
+  at::parallel_for(0, w.images * groups * tiles.all(), 1, [&](int64_t begin, int64_t end) {
+    std::vector<double> basis(static_cast<size_t>(w.basis * kWalk));
+    std::vector<T> cells(static_cast<size_t>(kWarpChannels * kWarpTilePixels));
+    for (int64_t k = begin; k < end; ++k) {
+      const int64_t image = k / tiles.all() / groups, c = k / tiles.all() % groups * kWarpChannels;
+      kernels<T>().warp_adjoint(w, image, sharing.readers(image), c, std::min(kWarpChannels, w.channels - c),
+                                tiles.tile(k % tiles.all()), boxes.data(), basis.data(), cells.data());
+    }
+  });
+}
+
+}  // namespace
+
+void warp_sample(const at::Tensor& input, const Map& map, const at::Tensor& output) {
+  const at::Tensor images = paired(input);
+  const WarpTensors tensors(map, input.size(0));
+  AT_DISPATCH_FLOATING_TYPES(input.scalar_type(), "warp_sample", [&] {
+    auto w = make_warp<scalar_t>(map, tensors, input.size(0), input.size(1), input.sizes().slice(2),
+                                 output.sizes().slice(2));
+    w.input = volumes(images, images.const_data_ptr<scalar_t>());
+    w.output = volumes(output, output.mutable_data_ptr<scalar_t>());
+    for_parts(w, WarpParts(w, 1), [&](const WarpPart& part, int64_t, double* basis) {
+      kernels<scalar_t>().warp_sample(w, part, basis);
+    });
+  });
+}
+
+at::Tensor warp_moments(const at::Tensor& grad, const at::Tensor& input, const Map& map) {
+  const at::Tensor images = paired(input);
+  const WarpTensors tensors(map, input.size(0));
+  const at::Tensor gradients = at::zeros(map.theta.sizes(), map.theta.options().dtype(at::kDouble));
+  AT_DISPATCH_FLOATING_TYPES(input.scalar_type(), "warp_moments", [&] {
+    auto w = make_warp<scalar_t>(map, tensors, input.size(0), input.size(1), input.sizes().slice(2),
+                                 grad.sizes().slice(2));
+    w.input = volumes(images, images.const_data_ptr<scalar_t>());
+    w.grad = volumes(grad, grad.const_data_ptr<scalar_t>());
+    const WarpParts parts(w, 1);
+    // The rows' parts in order, whatever thread had them.
+    const int64_t entries = w.maps * w.streams() * w.basis;
+    std::vector<double> sums(static_cast<size_t>(parts.down * entries));
+    for_parts(w, parts, [&](const WarpPart& part, int64_t k, double* basis) {
+      double* to = sums.data() + k % parts.down * entries + part.map_begin * w.streams() * w.basis;
+      kernels<scalar_t>().warp_moments(w, part, basis, to);
+    });
+    double* total = gradients.mutable_data_ptr<double>();
+    for (size_t k = 0; k < sums.size(); ++k) total[static_cast<int64_t>(k) % entries] += sums[k];
+  });
+  return gradients;
+}
+
+void warp_adjoint(const at::Tensor& grad, const Map& map, const at::Tensor& grad_input) {
+  const WarpTensors tensors(map, grad_input.size(0));
+  const Sharing sharing(map, grad_input.size(0));
+  AT_DISPATCH_FLOATING_TYPES(grad.scalar_type(), "warp_adjoint", [&] {
+    auto w = make_warp<scalar_t>(map, tensors, grad_input.size(0), grad.size(1), grad_input.sizes().slice(2),
+                                 grad.sizes().slice(2));
+    w.grad = volumes(grad, grad.const_data_ptr<scalar_t>());
+    w.grad_input = volumes(grad_input, grad_input.mutable_data_ptr<scalar_t>());
+    adjoint_tiles(w, sharing);
+  });
+}
+
+}  // namespace stn::cpu

@@ -1,0 +1,492 @@
+// The three primitives for any map, images or volumes, any layout and any weights (../warp.h). Included by
+// level sources only; see kernels.h.
+//
+// All work along an output row in blocks of up to kBlock pixels: the basis' values there, which all maps
+// share; for each map the coordinates, then the taps and weights, which all channels share; then the
+// channels.
+#pragma once
+
+#include "coordinates.h"
+#include "radial.h"
+
+namespace stn::cpu {
+namespace STN_LEVEL {
+
+template <Padding padding>
+struct PaddingIs {
+  static constexpr Padding value = padding;
+};
+template <int number>
+struct IntIs {
+  static constexpr int value = number;
+};
+
+// ---- where a block's pixels fall ----
+
+// `count` pixels of an output row from column j on.
+struct RowBlock {
+  int64_t row, j;  // rows are counted over all slices
+  int count;
+};
+
+template <class T>
+STN_INLINE RowBlock row_block(const Warp<T>& w, int64_t row, int64_t j) {
+  return {row, j, static_cast<int>(w.out[0] - j < kBlock ? w.out[0] - j : kBlock)};
+}
+
+// f(block) for the blocks of rows [begin, end).
+template <class T, class F>
+STN_INLINE void for_blocks(const Warp<T>& w, int64_t begin, int64_t end, const F& f) {
+  for (int64_t row = begin; row < end; ++row) {
+    for (int64_t j = 0; j < w.out[0]; j += kBlock) {
+      f(row_block(w, row, j));
+    }
+  }
+}
+
+// The elements before a block's first pixel in one channel.
+template <class I>
+STN_INLINE int64_t offset_of(const I& to, const int64_t* out, const RowBlock& b) {
+  return b.row % out[1] * to.axis[1] + b.row / out[1] * to.axis[2] + b.j * to.axis[0];
+}
+
+// The basis' values: function f at pixel k is values[f * kBlock + k].
+template <class T>
+STN_INLINE void fill_basis(const Warp<T>& w, const RowBlock& b, double* values) {
+  const int64_t radial = w.basis - w.dims - 1;
+  double* x = values + radial * kBlock;
+  for (int k = 0; k < kBlock; ++k) x[k] = normalised(b.j + k, w.out[0], w.align_corners);
+  const double y = normalised(b.row % w.out[1], w.out[1], w.align_corners);
+  const double z = normalised(b.row / w.out[1], w.out[2], w.align_corners);
+  for (int d = 1; d <= w.dims; ++d) {
+    const double value = d == w.dims ? 1 : (d == 1 ? y : z);
+    for (int k = 0; k < kBlock; ++k) x[d * kBlock + k] = value;
+  }
+  for (int64_t f = 0; f < radial; ++f) {
+    fill_radial<T>(x, y, w.points + 2 * f, values + f * kBlock, padded<T>(b.count));
+  }
+}
+
+// Coordinates in pixels, and their derivatives along the tangent.
+struct Located3 {
+  alignas(64) double at[kMaxAxes][kBlock], along[kMaxAxes][kBlock];
+  alignas(64) double u[kMaxAxes + 1][kBlock], du[kMaxAxes + 1][kBlock];  // the streams
+};
+
+STN_INLINE void combine(const double* theta, int64_t basis, const double* values, int count, double* sum) {
+  for (int k = 0; k < count; ++k) sum[k] = 0;
+  for (int64_t f = 0; f < basis; ++f) {
+    const double c = theta[f];
+    const double* v = values + f * kBlock;
+    for (int k = 0; k < count; ++k) sum[k] += c * v[k];
+  }
+}
+
+template <class T>
+STN_INLINE void locate_block(const Warp<T>& w, int64_t map, const double* basis, int count, Located3* l) {
+  const int streams = w.streams(), dims = w.dims;
+  const int64_t first = map * streams * w.basis;
+  for (int s = 0; s < streams; ++s) {
+    combine(w.theta + first + s * w.basis, w.basis, basis, count, l->u[s]);
+    if (w.tangent) combine(w.tangent + first + s * w.basis, w.basis, basis, count, l->du[s]);
+  }
+  const double* depth = l->u[dims];
+  for (int d = 0; d < dims; ++d) {
+    const PixelScale to_pixels(w.in[d], w.align_corners);
+    for (int k = 0; k < count; ++k) {
+      double x = l->u[d][k];
+      if (w.perspective) {
+        const double inverse = over_depth(depth[k]);
+        x = inverse == 0 ? __builtin_huge_val() : x * inverse;
+      }
+      l->at[d][k] = x * to_pixels.scale + to_pixels.centre;
+    }
+    if (!w.tangent) continue;
+    for (int k = 0; k < count; ++k) {
+      double dx = l->du[d][k];
+      if (w.perspective) {
+        const double inverse = over_depth(depth[k]);
+        dx = (dx - l->u[d][k] * inverse * l->du[dims][k]) * inverse;
+      }
+      l->along[d][k] = finite_or_zero(dx * to_pixels.scale);
+    }
+  }
+}
+
+// ---- taps ----
+
+// AxisTaps of a block's pixels along one axis, and their tangents.
+template <class T>
+struct AxisBlock {
+  alignas(64) T tap[kBlock], w0[kBlock], w1[kBlock], d0[kBlock], d1[kBlock], along[kBlock];
+};
+
+// Not inlined, as it is not for each dims and each kind of weights.
+template <Padding padding, bool nearest, class T>
+__attribute__((noinline)) void fill_axis(const Warp<T>& w, const Located3& l, int d, int count,
+                                         AxisBlock<T>* a) {
+  alignas(64) T whole[kBlock], frac[kBlock];
+  for (int k = 0; k < count; ++k) {
+    split_any<padding>(l.at[d][k], w.in[d], w.align_corners, whole + k, frac + k);
+  }
+  for (int k = 0; k < count; ++k) a->along[k] = w.tangent ? static_cast<T>(l.along[d][k]) : T(0);
+  const Vec<T> length = Vec<T>{} + static_cast<T>(w.in[d]),
+               highest = Vec<T>{} + static_cast<T>(w.stored[d] - 2);
+  for (int k = 0; k < count; k += Simd<T>::lanes) {
+    const auto x = load<Vec<T>>(whole + k), fx = load<Vec<T>>(frac + k);
+    const AxisTaps<Vec<T>> t = nearest ? nearest_taps<padding>(x, fx, length, highest, w.align_corners)
+                                       : axis_taps<padding>(x, fx, length, highest, w.align_corners);
+    store(a->tap + k, t.tap);
+    store(a->w0 + k, t.w0);
+    store(a->w1 + k, t.w1);
+    store(a->d0 + k, t.d0);
+    store(a->d1 + k, t.d1);
+  }
+}
+
+template <class T>
+STN_INLINE void fill_axis(const Warp<T>& w, const Located3& l, int d, int count, AxisBlock<T>* a) {
+  const auto fill = [&](auto padding) STN_LAMBDA {
+    (w.nearest ? fill_axis<padding.value, true, T> : fill_axis<padding.value, false, T>)(w, l, d, count, a);
+  };
+  if (w.padding == Padding::zeros) {
+    fill(PaddingIs<Padding::zeros>());
+  } else if (w.padding == Padding::border) {
+    fill(PaddingIs<Padding::border>());
+  } else {
+    fill(PaddingIs<Padding::reflection>());
+  }
+}
+
+// A block's taps, the first of each pixel's by its pixels along the axes, and `sets` weights of each tap.
+template <class T, int dims, int sets>
+struct TapBlock {
+  static constexpr int taps = 1 << dims;
+  int count;
+  AxisBlock<T> axis[dims];
+  alignas(64) T weight[sets][taps][kBlock];
+};
+
+enum class Weights { value, slopes };  // one set, or one an axis
+
+template <Weights weights, bool tangent, int dims, class T, int sets>
+__attribute__((noinline)) void fill_taps(const Warp<T>& w, const Located3& l, TapBlock<T, dims, sets>* b) {
+  const int count = static_cast<int>(padded<T>(b->count));
+  for (int d = 0; d < dims; ++d) fill_axis(w, l, d, count, b->axis + d);
+  for (int k = 0; k < count; k += Simd<T>::lanes) {
+    AxisTaps<Vec<T>> a[dims];
+    Vec<T> along[dims];
+    for (int d = 0; d < dims; ++d) {
+      const AxisBlock<T>& from = b->axis[d];
+      a[d] = AxisTaps<Vec<T>>{{},
+                              load<Vec<T>>(from.w0 + k),
+                              load<Vec<T>>(from.w1 + k),
+                              load<Vec<T>>(from.d0 + k),
+                              load<Vec<T>>(from.d1 + k)};
+      along[d] = load<Vec<T>>(from.along + k);
+    }
+    for (int t = 0; t < b->taps; ++t) {
+      for (int set = 0; set < sets; ++set) {
+        store(b->weight[set][t] + k, weights == Weights::value
+                                         ? value_weight<dims, tangent>(a, along, t)
+                                         : slope_weight<dims, tangent>(a, along, t, set));
+      }
+    }
+  }
+}
+
+template <int dims, class I>
+STN_INLINE int64_t tap_offset(const I& images, int t) {
+  int64_t offset = 0;
+  for (int d = 0; d < dims; ++d) offset += (t >> d & 1) * images.axis[d];
+  return offset;
+}
+
+// The elements before each pixel's first tap in one channel.
+template <int dims, int sets, class T>
+STN_INLINE void fill_offsets(const Warp<T>& w, const TapBlock<T, dims, sets>& b, int64_t* offset) {
+  for (int k = 0; k < padded<T>(b.count); ++k) {
+    offset[k] = 0;
+    if (k >= b.count) continue;
+    for (int d = 0; d < dims; ++d) offset[k] += static_cast<int64_t>(b.axis[d].tap[k]) * w.input.axis[d];
+  }
+}
+
+template <class T>
+STN_INLINE Vec<T> gather(const T* from, const int64_t* offset) {
+  Vec<T> v;
+  for (int lane = 0; lane < Simd<T>::lanes; ++lane) v[lane] = from[offset[lane]];
+  return v;
+}
+
+// ---- sample ----
+
+// The maps and channels, and the rows of the output, that a call is for.
+template <int dims, bool tangent, class T>
+__attribute__((noinline)) void sample_warp(const Warp<T>& w, const WarpPart& part, double* basis) {
+  TapBlock<T, dims, 1> b;
+  Located3 l;
+  alignas(64) int64_t offset[kBlock];
+  for_blocks(w, part.row_begin, part.row_end, [&](const RowBlock& at) STN_LAMBDA {
+    fill_basis(w, at, basis);
+    b.count = at.count;
+    for (int64_t map = part.map_begin; map < part.map_end; ++map) {
+      locate_block(w, map, basis, static_cast<int>(padded<T>(at.count)), &l);
+      fill_taps<Weights::value, tangent>(w, l, &b);
+      fill_offsets(w, b, offset);
+      const T* image = w.input.data + w.image_of(map) * w.input.batch;
+      T* output = w.output.data + map * w.output.batch + offset_of(w.output, w.out, at);
+      for (int64_t c = part.channel_begin; c < part.channel_end; ++c) {
+        for (int k = 0; k < at.count; k += Simd<T>::lanes) {
+          Vec<T> sum{};
+          for (int t = 0; t < b.taps; ++t) {
+            const auto weight = load<Vec<T>>(b.weight[0][t] + k);
+            const auto v = gather(image + c * w.input.channel + tap_offset<dims>(w.input, t), offset + k);
+            sum += weight * keep_lanes(weight != 0, v);
+          }
+          store_strided(output + c * w.output.channel + k * w.output.axis[0], sum, w.output.axis[0],
+                        at.count - k);
+        }
+      }
+    }
+  });
+}
+
+// f(dims, whether there is a tangent), as types.
+template <class T, class F>
+STN_INLINE void with_shape(const Warp<T>& w, const F& f) {
+  if (w.dims == 2) {
+    w.tangent ? f(IntIs<2>(), IntIs<1>()) : f(IntIs<2>(), IntIs<0>());
+  } else {
+    w.tangent ? f(IntIs<3>(), IntIs<1>()) : f(IntIs<3>(), IntIs<0>());
+  }
+}
+
+template <class T>
+void warp_sample(const Warp<T>& w, const WarpPart& part, double* basis) {
+  with_shape(w, [&](auto dims, auto tangent)
+                    STN_LAMBDA { sample_warp<dims.value, tangent.value != 0>(w, part, basis); });
+}
+
+// ---- moments ----
+
+// For each tap, the sum over channels of grad * tap. A tap without a weight in any set takes no part.
+template <int dims, class T>
+STN_INLINE void tap_sums(const Warp<T>& w, const WarpPart& part, const TapBlock<T, dims, dims>& b,
+                         const T* image, const T* grad, T (*sums)[kBlock]) {
+  alignas(64) int64_t offset[kBlock];
+  fill_offsets(w, b, offset);
+  for (int k = 0; k < b.count; k += Simd<T>::lanes) {
+    for (int t = 0; t < b.taps; ++t) {
+      auto used = load<Vec<T>>(b.weight[0][t] + k) != 0;
+      for (int set = 1; set < dims; ++set) used |= load<Vec<T>>(b.weight[set][t] + k) != 0;
+      Vec<T> sum{};
+      for (int64_t c = part.channel_begin; c < part.channel_end; ++c) {
+        const auto g =
+            load_strided<T>(grad + c * w.grad.channel + k * w.grad.axis[0], w.grad.axis[0], b.count - k);
+        const auto v = gather(image + c * w.input.channel + tap_offset<dims>(w.input, t), offset + k);
+        sum += g * keep_lanes(used, v);
+      }
+      store(sums[t] + k, sum);
+    }
+  }
+}
+
+// The derivatives of the loss by the coordinates: by[d][k].
+template <int dims, class T>
+STN_INLINE void slope_sums(const TapBlock<T, dims, dims>& b, const T (*sums)[kBlock], double (*by)[kBlock]) {
+  for (int d = 0; d < dims; ++d) {
+    for (int k = 0; k < b.count; ++k) {
+      T sum = 0;
+      for (int t = 0; t < b.taps; ++t) sum += b.weight[d][t][k] * sums[t][k];
+      by[d][k] = static_cast<double>(sum);
+    }
+  }
+}
+
+// Adds a block's part of theta's gradient (streams, basis).
+template <class T>
+STN_INLINE void add_gradient(const Warp<T>& w, const Located3& l, const double (*by_at)[kBlock],
+                             const double (*by_along)[kBlock], const double* basis, int count,
+                             double* gradient) {
+  alignas(64) double by[kMaxAxes + 1][kBlock];
+  for (int k = 0; k < count; ++k) {
+    double at[kMaxAxes] = {}, along[kMaxAxes] = {}, u[kMaxAxes + 1] = {}, du[kMaxAxes + 1] = {};
+    for (int d = 0; d < w.dims; ++d) {
+      at[d] = by_at[d][k];
+      if (w.tangent) along[d] = by_along[d][k];
+    }
+    for (int s = 0; s < w.streams(); ++s) {
+      u[s] = l.u[s][k];
+      if (w.tangent) du[s] = l.du[s][k];
+    }
+    const StreamGradient<T> g(w, at, along, u, du);
+    for (int s = 0; s < w.streams(); ++s) by[s][k] = g.by[s];
+  }
+  for (int s = 0; s < w.streams(); ++s) {
+    for (int64_t f = 0; f < w.basis; ++f) {
+      double sum = 0;
+      for (int k = 0; k < count; ++k) sum += by[s][k] * basis[f * kBlock + k];
+      gradient[s * w.basis + f] += sum;
+    }
+  }
+}
+
+template <int dims, bool tangent, class T>
+__attribute__((noinline)) void moments_warp(const Warp<T>& w, const WarpPart& part, double* basis,
+                                            double* gradients) {
+  TapBlock<T, dims, dims> b;
+  Located3 l;
+  alignas(64) T sums[1 << dims][kBlock];
+  alignas(64) double by_at[dims][kBlock], by_along[dims][kBlock];
+  for_blocks(w, part.row_begin, part.row_end, [&](const RowBlock& at) STN_LAMBDA {
+    fill_basis(w, at, basis);
+    b.count = at.count;
+    for (int64_t map = part.map_begin; map < part.map_end; ++map) {
+      locate_block(w, map, basis, static_cast<int>(padded<T>(at.count)), &l);
+      const T* image = w.input.data + w.image_of(map) * w.input.batch;
+      const T* grad = w.grad.data + map * w.grad.batch + offset_of(w.grad, w.out, at);
+      if (tangent && w.perspective) {  // whose tangents depend on theta
+        fill_taps<Weights::slopes, false>(w, l, &b);
+        tap_sums(w, part, b, image, grad, sums);
+        slope_sums(b, sums, by_along);
+      }
+      fill_taps<Weights::slopes, tangent>(w, l, &b);
+      tap_sums(w, part, b, image, grad, sums);
+      slope_sums(b, sums, by_at);
+      add_gradient(w, l, by_at, by_along, basis, at.count,
+                   gradients + (map - part.map_begin) * w.streams() * w.basis);
+    }
+  });
+}
+
+// gradients: (maps, streams, basis), to be added to.
+template <class T>
+void warp_moments(const Warp<T>& w, const WarpPart& part, double* basis, double* gradients) {
+  with_shape(w, [&](auto dims, auto tangent)
+                    STN_LAMBDA { moments_warp<dims.value, tangent.value != 0>(w, part, basis, gradients); });
+}
+
+// ---- adjoint ----
+
+// The taps of each bundle of output rows, for all maps of a part: boxes[map * bundles + bundle], bundles
+// counted from the part's first row.
+template <int dims, class T>
+__attribute__((noinline)) void bound_warp(const Warp<T>& w, const WarpPart& part, double* basis,
+                                          WarpBox* boxes) {
+  const Bundles bundles(w);
+  TapBlock<T, dims, 1> b;
+  Located3 l;
+  for_blocks(w, part.row_begin, part.row_end, [&](const RowBlock& at) STN_LAMBDA {
+    fill_basis(w, at, basis);
+    b.count = at.count;
+    for (int64_t map = part.map_begin; map < part.map_end; ++map) {
+      locate_block(w, map, basis, static_cast<int>(padded<T>(at.count)), &l);
+      fill_taps<Weights::value, false>(w, l, &b);
+      WarpBox& box = boxes[map * bundles.count + bundles.of(at.row, at.j)];
+      for (int d = 0; d < dims; ++d) {
+        int32_t low = box.low[d], high = box.high[d];
+        for (int k = 0; k < at.count; ++k) {
+          const auto tap = static_cast<int32_t>(b.axis[d].tap[k]);
+          low = tap < low ? tap : low;
+          high = tap > high ? tap : high;
+        }
+        box.low[d] = low;
+        box.high[d] = high;
+      }
+    }
+  });
+}
+
+template <class T>
+void warp_bounds(const Warp<T>& w, const WarpPart& part, double* basis, WarpBox* boxes) {
+  if (w.dims == 2) {
+    bound_warp<2>(w, part, basis, boxes);
+  } else {
+    bound_warp<3>(w, part, basis, boxes);
+  }
+}
+
+STN_INLINE bool touches(const WarpBox& box, const WarpTile& tile, int dims) {
+  for (int d = 0; d < dims; ++d) {
+    if (box.low[d] > box.high[d] || box.high[d] + 1 < tile.first[d] ||
+        box.low[d] >= tile.first[d] + tile.count[d])
+      return false;
+  }
+  return true;
+}
+
+// Adds what a block's pixels leave in a tile: cells hold kWarpChannels channels a pixel.
+template <int dims, class T>
+STN_INLINE void deposit(const Warp<T>& w, const TapBlock<T, dims, 1>& b, const WarpTile& tile, const T* grad,
+                        int64_t channels, T* cells) {
+  typedef typename Quad<T>::V V;
+  static_assert(kWarpChannels == 4, "a quad");
+  for (int k = 0; k < b.count; ++k) {
+    V g{};
+    const T* from = grad + k * w.grad.axis[0];
+    for (int c = 0; c < channels; ++c) g[c] = from[c * w.grad.channel];
+    for (int t = 0; t < b.taps; ++t) {
+      const T weight = b.weight[0][t][k];
+      int64_t cell = 0;
+      bool inside = weight < 0 || weight > 0;  // not 0, and not NaN: such a coordinate has no taps
+      for (int d = dims - 1; d >= 0; --d) {
+        const int64_t at = static_cast<int64_t>(b.axis[d].tap[k]) + (t >> d & 1) - tile.first[d];
+        inside &= at >= 0 && at < tile.count[d];
+        cell = cell * tile.count[d] + at;
+      }
+      if (inside) store(cells + 4 * cell, load<V>(cells + 4 * cell) + g * weight);
+    }
+  }
+}
+
+template <int dims, bool tangent, class T>
+__attribute__((noinline)) void adjoint_warp(const Warp<T>& w, const Readers& readers, int64_t channel,
+                                            int64_t channels, const WarpTile& tile, const WarpBox* boxes,
+                                            double* basis, T* cells) {
+  TapBlock<T, dims, 1> b;
+  Located3 l;
+  const Bundles bundles(w);
+  const int64_t pixels = tile.count[0] * tile.count[1] * tile.count[2];
+  __builtin_memset(cells, 0, sizeof(T) * static_cast<size_t>(kWarpChannels * pixels));
+  for (const int64_t* map = readers.begin; map < readers.end; ++map) {
+    const T* grad = w.grad.data + *map * w.grad.batch + channel * w.grad.channel;
+    for (int64_t bundle = 0; bundle < bundles.count; ++bundle) {
+      if (!touches(boxes[*map * bundles.count + bundle], tile, dims)) continue;
+      const int64_t begin = bundles.row(bundle), left = w.rows() - begin;
+      for (int64_t row = begin; row < begin + (left < kBundleRows ? left : kBundleRows); ++row) {
+        const RowBlock at = row_block(w, row, bundles.column(bundle));
+        fill_basis(w, at, basis);
+        b.count = at.count;
+        locate_block(w, *map, basis, static_cast<int>(padded<T>(at.count)), &l);
+        fill_taps<Weights::value, tangent>(w, l, &b);
+        deposit(w, b, tile, grad + offset_of(w.grad, w.out, at), channels, cells);
+      }
+    }
+  }
+}
+
+// grad_input of one tile of up to kWarpChannels channels of an image.
+template <class T>
+void warp_adjoint(const Warp<T>& w, int64_t image, const Readers& readers, int64_t channel, int64_t channels,
+                  const WarpTile& tile, const WarpBox* boxes, double* basis, T* cells) {
+  with_shape(w, [&](auto dims, auto tangent) STN_LAMBDA {
+    adjoint_warp<dims.value, tangent.value != 0>(w, readers, channel, channels, tile, boxes, basis, cells);
+  });
+  T* out = w.grad_input.data + image * w.grad_input.batch + channel * w.grad_input.channel;
+  for (int64_t z = 0; z < tile.count[2]; ++z) {
+    for (int64_t y = 0; y < tile.count[1]; ++y) {
+      T* row = out + (tile.first[2] + z) * w.grad_input.axis[2] + (tile.first[1] + y) * w.grad_input.axis[1] +
+               tile.first[0] * w.grad_input.axis[0];
+      const T* from = cells + 4 * ((z * tile.count[1] + y) * tile.count[0]);
+      for (int c = 0; c < channels; ++c) {
+        for (int64_t x = 0; x < tile.count[0]; ++x) {
+          row[x * w.grad_input.axis[0] + c * w.grad_input.channel] = from[4 * x + c];
+        }
+      }
+    }
+  }
+}
+
+}  // namespace STN_LEVEL
+}  // namespace stn::cpu

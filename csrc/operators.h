@@ -1,0 +1,60 @@
+// The operators' arguments, as every backend takes them.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "checks.h"
+
+namespace stn {
+
+using OptionalTensor = std::optional<at::Tensor>;
+
+inline Map make_map(const at::Tensor& theta, const OptionalTensor& points, const OptionalTensor& tangent,
+                    const OptionalTensor& index, c10::string_view mode, c10::string_view padding_mode,
+                    bool align_corners) {
+  const bool square = theta.dim() == 3 && theta.size(1) == 3 && theta.size(2) == 3;
+  const char* op = points ? "thin_plate_spline_sample" : square ? "projective_sample" : "affine_sample";
+  return {op,
+          theta,
+          points,
+          tangent,
+          index,
+          parse_nearest(op, {mode.data(), mode.size()}),
+          parse_padding(op, {padding_mode.data(), padding_mode.size()}),
+          align_corners};
+}
+
+// Registers a backend's
+//   at::Tensor sample(const at::Tensor& input, const Map&, at::IntArrayRef size)
+//   at::Tensor adjoint(const at::Tensor& grad, const Map&, int64_t images, at::IntArrayRef size)
+//   at::Tensor moments(const at::Tensor& grad, const at::Tensor& input, const Map&)
+// which find their arguments checked.
+#define STN_REGISTER_OPERATORS(key, space)                                                                  \
+  TORCH_LIBRARY_IMPL(stn_ext, key, m) {                                                                     \
+    using at::Tensor;                                                                                       \
+    using stn::OptionalTensor;                                                                              \
+    using Text = c10::string_view;                                                                          \
+    m.impl("sample", [](const Tensor& input, const Tensor& theta, const OptionalTensor& points,             \
+                        const OptionalTensor& tangent, const OptionalTensor& index, at::IntArrayRef size,   \
+                        Text mode, Text padding_mode, bool align_corners) {                                 \
+      const stn::Map map = stn::make_map(theta, points, tangent, index, mode, padding_mode, align_corners); \
+      stn::check_sample(input, map, size);                                                                  \
+      return space::sample(input, map, size);                                                               \
+    });                                                                                                     \
+    m.impl("adjoint", [](const Tensor& grad, const Tensor& theta, const OptionalTensor& points,             \
+                         const OptionalTensor& tangent, const OptionalTensor& index, int64_t images,        \
+                         at::IntArrayRef size, Text mode, Text padding_mode, bool align_corners) {          \
+      const stn::Map map = stn::make_map(theta, points, tangent, index, mode, padding_mode, align_corners); \
+      stn::check_adjoint(grad, map, images, size);                                                          \
+      return space::adjoint(grad, map, images, size);                                                       \
+    });                                                                                                     \
+    m.impl("moments", [](const Tensor& grad, const Tensor& input, const Tensor& theta,                      \
+                         const OptionalTensor& points, const OptionalTensor& tangent,                       \
+                         const OptionalTensor& index, Text mode, Text padding_mode, bool align_corners) {   \
+      const stn::Map map = stn::make_map(theta, points, tangent, index, mode, padding_mode, align_corners); \
+      stn::check_moments(grad, input, map);                                                                 \
+      return space::moments(grad, input, map);                                                              \
+    });                                                                                                     \
+  }
+
+}  // namespace stn

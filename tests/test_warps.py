@@ -1,0 +1,323 @@
+"""Every kind of warp gives what the same warp composed of PyTorch's operators gives in float64."""
+
+import pytest
+import torch
+
+import stn_ext
+
+from .maps import PADDINGS
+from .warps import WARPS, Affine, Projective, ThinPlateSpline, Volume
+
+kinds = pytest.mark.parametrize("kind", WARPS.values(), ids=WARPS.keys())
+paddings = pytest.mark.parametrize("padding_mode", PADDINGS)
+alignments = pytest.mark.parametrize("align_corners", (False, True))
+
+
+def problem(kind, device, dtype=torch.float64):
+    input = torch.randn(kind.shape, device=device, dtype=dtype)
+    return input, kind.theta.to(device, copy=True)
+
+
+def gradients(warp, input, theta, size, **options):
+    input, theta = input.detach().requires_grad_(), theta.detach().requires_grad_()
+    output = warp(input, theta, size, **options)
+    # Multiples of 1/64 up to 1: of every dtype.
+    weights = torch.arange(output.numel(), device=output.device).remainder(65).to(output.dtype) / 64
+    return [output.detach(), *torch.autograd.grad(output, (input, theta), weights.view_as(output))]
+
+
+@kinds
+@paddings
+@alignments
+def test_values_and_gradients(kind, padding_mode, align_corners, device):
+    input, theta = problem(kind, device)
+    options = {"padding_mode": padding_mode, "align_corners": align_corners}
+    ours = gradients(kind.warp, input, theta, kind.size, **options)
+    expected = gradients(kind.composed, input, theta, kind.size, **options)
+    for a, b in zip(ours, expected, strict=True):
+        # Both in float64: some hundred roundings of numbers near 1, and in theta's gradient the image's size.
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
+
+
+@kinds
+@paddings
+def test_float32(kind, padding_mode, device):
+    input, theta = problem(kind, device)
+    ours = gradients(kind.warp, input.float(), theta.float(), kind.size, padding_mode=padding_mode)
+    expected = gradients(kind.composed, input, theta.float().double(), kind.size, padding_mode=padding_mode)
+    for a, b in zip(ours, expected, strict=True):
+        # 2^-24 times the image's size (13) and the gradients' terms (some 10), with room for sums.
+        torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=2e-4)
+
+
+@kinds
+@paddings
+@alignments
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64))
+def test_nearest(kind, padding_mode, align_corners, dtype, device):
+    input, theta = problem(kind, device, dtype)
+    options = {"mode": "nearest", "padding_mode": padding_mode, "align_corners": align_corners}
+    ours = gradients(kind.warp, input, theta.to(dtype), kind.size, **options)
+    expected = gradients(kind.composed, input.double(), theta.to(dtype).double(), kind.size, **options)
+    assert torch.equal(ours[0].double(), expected[0])
+    torch.testing.assert_close(ours[1].double(), expected[1], rtol=1e-5, atol=1e-5)
+    assert torch.equal(ours[2], torch.zeros_like(theta, dtype=dtype))
+
+
+def test_nearest_of_two_takes_the_even_pixel(device):
+    input = torch.arange(6.0, device=device).view(1, 1, 1, 6)
+    # Half a pixel to the right: 0.5, 1.5, 2.5, ...
+    theta = torch.tensor([[[1, 0, 1 / 6], [0, 1, 0]]], dtype=torch.float64, device=device)
+    output = stn_ext.affine_sample(input.double(), theta, mode="nearest")
+    assert output.flatten().tolist() == [0, 2, 2, 4, 4, 0]
+
+
+@kinds
+@pytest.mark.parametrize("mode", ("bilinear", "nearest"))
+def test_channels_last_in_channels_last_out(kind, mode, device):
+    input, theta = problem(kind, device, torch.float32)
+    last = torch.channels_last if input.ndim == 4 else torch.channels_last_3d
+    expected = gradients(kind.warp, input, theta, kind.size, mode=mode)
+    ours = gradients(kind.warp, input.to(memory_format=last), theta, kind.size, mode=mode)
+    assert ours[0].is_contiguous(memory_format=last)
+    for a, b in zip(ours, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)  # kernels of their own sum in another order
+
+
+@kinds
+@pytest.mark.parametrize("mode", ("bilinear", "nearest"))
+def test_what_is_not_a_number(kind, mode, device):
+    input, theta = problem(kind, device, torch.float32)
+    theta[0, 0, 0] = torch.nan
+    theta[1, 0, -1] = torch.inf if kind is not Projective else 1e300
+    output, grad_input, _ = gradients(kind.warp, input, theta, kind.size, mode=mode)
+    assert output[0].isnan().all()
+    assert torch.equal(output[1], torch.zeros_like(output[1]))
+    assert torch.equal(grad_input, torch.zeros_like(grad_input))
+
+
+def test_points_behind_the_horizon_lie_outside(device):
+    input = torch.rand(1, 2, 8, 9, device=device) + 1
+    theta = torch.tensor([[[1.0, 0, 0], [0, 1, 0], [2, 0, 0]]], device=device)  # depth 2 x
+    output = stn_ext.projective_sample(input, theta)
+    assert torch.equal(output[..., :4], torch.zeros_like(output[..., :4]))  # left of the middle
+    assert output[..., 4].abs().sum() > 0 or output[..., 5].abs().sum() > 0
+    border = stn_ext.projective_sample(input, theta, padding_mode="border")
+    assert torch.equal(border[..., :4], input[..., -1:, -1:].expand(1, 2, 8, 4))
+    grads = gradients(lambda *a, **k: stn_ext.projective_sample(*a, **k), input, theta, (8, 9))
+    assert all(g.isfinite().all() for g in grads)
+
+
+@kinds
+@pytest.mark.parametrize("mode", ("bilinear", "nearest"))
+def test_one_image_through_many_maps(kind, mode, device):
+    input, theta = problem(kind, device)
+    one = input[:1]
+    ours = gradients(kind.warp, one, theta, kind.size, mode=mode)
+
+    def copied(a, *rest, **options):
+        return kind.warp(a.repeat(2, *[1] * (a.ndim - 1)), *rest, **options)
+
+    expected = gradients(copied, one, theta, kind.size, mode=mode)
+    for a, b in zip(ours, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+@kinds
+@pytest.mark.parametrize("channels", (3, 20))
+def test_index(kind, channels, device):
+    input = torch.randn(5, channels, *kind.shape[2:], device=device, dtype=torch.float64)
+    theta = kind.theta.to(device).repeat(3, 1, 1)
+    index = torch.tensor([4, 0, 2, 4, 4, 1], device=device)
+    ours = gradients(lambda a, *r: kind.warp(a, *r, index=index), input, theta, kind.size)
+    expected = gradients(lambda a, *r: kind.warp(a[index], *r), input, theta, kind.size)
+    for a, b in zip(ours, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+    assert torch.equal(ours[1][3], torch.zeros_like(ours[1][3]))
+
+
+def test_an_index_beyond_the_batch_is_refused():
+    with pytest.raises(IndexError, match="affine_sample: expected index of images from 0 to 1, but got 2"):
+        stn_ext.affine_sample(torch.zeros(2, 1, 4, 4), Affine.theta, index=torch.tensor([0, 2]))
+
+
+@kinds
+@pytest.mark.parametrize("mode", ("bilinear", "nearest"))
+@pytest.mark.parametrize("fill", (0.7, "channels"))
+def test_fill(kind, mode, fill, device):
+    input, theta = problem(kind, device)
+    value = torch.tensor([0.3, -1.1, 2.0][: kind.shape[1]], device=device) if fill == "channels" else fill
+    ours = gradients(kind.warp, input, theta, kind.size, mode=mode, fill=value)
+    # What lies outside is the fill, so that without it the image would be 0 there.
+    level = value.view(-1, *[1] * (input.ndim - 2)) if fill == "channels" else value
+    expected = gradients(
+        lambda a, *r, **k: kind.composed(a - level, *r, **k) + level, input, theta, kind.size, mode=mode
+    )
+    for a, b in zip(ours, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
+    inside = kind.warp(torch.ones_like(input), theta, kind.size, mode=mode) == 1
+    assert torch.equal(ours[0][inside], kind.warp(input, theta, kind.size, mode=mode)[inside])
+
+
+def test_fill_has_a_gradient(device):
+    input, theta = problem(Affine, device)
+    fill = torch.tensor([0.3, -1.1, 2.0], device=device, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda f: stn_ext.affine_sample(input, theta, fill=f), fill)
+
+
+@pytest.mark.parametrize("fill", (torch.zeros(2), torch.zeros(3, 1), [1.0, 2.0]))
+def test_a_fill_that_does_not_fit_is_refused(fill):
+    with pytest.raises(ValueError, match="affine_sample: expected fill of one number or 3, but got"):
+        stn_ext.affine_sample(torch.zeros(2, 3, 4, 4), Affine.theta, fill=fill)
+    with pytest.raises(ValueError, match="expected padding_mode 'zeros' with fill, but got 'border'"):
+        stn_ext.affine_sample(torch.zeros(2, 3, 4, 4), Affine.theta, fill=1, padding_mode="border")
+
+
+@kinds
+@pytest.mark.parametrize("dtype", (torch.float16, torch.bfloat16))
+@pytest.mark.parametrize("theta_dtype", (torch.float32, None))
+def test_half(kind, dtype, theta_dtype, device):
+    input, theta = problem(kind, device)
+    input, theta = input.to(dtype), theta.to(theta_dtype or dtype)
+    ours = gradients(kind.warp, input, theta, kind.size)
+    assert [a.dtype for a in ours] == [dtype, dtype, theta.dtype]
+    half = gradients(kind.composed, input.double(), theta.double(), kind.size)
+    for a, b in zip(ours, half, strict=True):
+        # Coordinates and sums are float's: only the results are rounded, once.
+        eps = torch.finfo(a.dtype).eps
+        torch.testing.assert_close(a.double(), b, rtol=max(eps, 1e-5), atol=2e-4)
+
+
+def test_autocast_keeps_images_half_and_theta_float(device):
+    input, theta = problem(Affine, device, torch.bfloat16)
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        output = stn_ext.affine_sample(input, theta.float())
+    assert output.dtype == torch.bfloat16
+    assert torch.equal(output, stn_ext.affine_sample(input.float(), theta.float()).bfloat16())
+
+
+@kinds
+@pytest.mark.parametrize("fill", (None, 77))
+def test_uint8(kind, fill, device):
+    input = torch.randint(0, 256, kind.shape, dtype=torch.uint8, device=device)
+    theta = kind.theta.to(device)
+    output = kind.warp(input, theta, kind.size, fill=fill)
+    expected = kind.warp(input.double(), theta, kind.size, fill=fill).round()
+    assert output.dtype == torch.uint8
+    # A value within float's error of a half may be rounded either way.
+    assert (output.double() - expected).abs().max() <= 1
+    assert (output.double() != expected).double().mean() < 0.01
+
+
+def test_uint8_has_no_gradient(device):
+    theta = Affine.theta.to(device, copy=True).requires_grad_()
+    with pytest.raises(TypeError, match=r"for a gradient, but got torch\.uint8"):
+        stn_ext.affine_sample(torch.zeros(2, 3, 4, 4, dtype=torch.uint8, device=device), theta)
+
+
+@kinds
+@pytest.mark.parametrize("shape", ((0, 3), (2, 0)))
+def test_nothing_in_nothing_out(kind, shape, device):
+    input = torch.zeros(*shape, *kind.shape[2:], device=device)
+    theta = kind.theta[: shape[0]].to(device)
+    output, grad_input, grad_theta = gradients(kind.warp, input, theta, kind.size)
+    assert output.shape == (*shape, *kind.size) and grad_input.shape == input.shape
+    assert torch.equal(grad_theta, torch.zeros_like(theta))
+
+
+@kinds
+@pytest.mark.parametrize("axis", (2, 3, None))
+def test_one_pixel(kind, axis, device):
+    shape = list(kind.shape)
+    for d in range(2, len(shape)) if axis is None else [axis]:
+        shape[d] = 1
+    input = torch.randn(shape, dtype=torch.float64, device=device)
+    theta = kind.theta.to(device)
+    for align_corners in (False, True):
+        ours = gradients(kind.warp, input, theta, kind.size, align_corners=align_corners)
+        expected = gradients(kind.composed, input, theta, kind.size, align_corners=align_corners)
+        for a, b in zip(ours, expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
+
+
+@kinds
+def test_strided_views(kind, device):
+    input, theta = problem(kind, device)
+    wide = torch.stack([input, input + 1], dim=-1).movedim(1, 2)
+    view = wide.movedim(2, 1)[..., 0]
+    assert not view.is_contiguous() and torch.equal(view, input)
+    ours = gradients(kind.warp, view, theta, kind.size)
+    expected = gradients(kind.warp, input, theta, kind.size)
+    for a, b in zip(ours, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+@kinds
+def test_the_same_bits_for_any_number_of_threads(kind, device):
+    # Several tiles and bundles, so that there is something to divide.
+    shape = (3, 5, 90, 150) if len(kind.shape) == 4 else (3, 3, 20, 33, 41)
+    input = torch.randn(shape, device=device)
+    theta = kind.theta.to(device).repeat(2, 1, 1)[:3]
+    threads = torch.get_num_threads()
+    results = []
+    for count in (1, 2, 5):
+        torch.set_num_threads(count)
+        results.append(gradients(kind.warp, input, theta, shape[2:], padding_mode="reflection"))
+    torch.set_num_threads(threads)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+    expected = gradients(kind.composed, input.double(), theta, shape[2:], padding_mode="reflection")
+    for a, b in zip(results[0], expected, strict=True):
+        # Coordinates to some 150 pixels: 2^-24 * 150 of noise's slopes, and sums of thousands of such.
+        torch.testing.assert_close(a.double(), b, rtol=1e-3, atol=2e-3 * max(1.0, b.abs().max().item() / 10))
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda x: stn_ext.affine_sample(x, Projective.theta),
+            ValueError,
+            "affine_sample: expected theta of shape (N, 2, 3), but got (2, 3, 3): projective_sample takes",
+        ),
+        (
+            lambda x: stn_ext.projective_sample(x, Affine.theta),
+            ValueError,
+            "projective_sample: expected theta of shape (N, 3, 3), but got (2, 2, 3)",
+        ),
+        (
+            lambda x: stn_ext.affine_sample(x, Volume.theta),
+            ValueError,
+            "affine_sample: expected theta of shape (N, 2, 3), or (N, 3, 3) for projective maps, but got",
+        ),
+        (
+            lambda x: stn_ext.affine_sample(x[..., None], Affine.theta),
+            ValueError,
+            "affine_sample: expected theta of shape (N, 3, 4), for volumes, but got [2, 2, 3]",
+        ),
+        (
+            lambda x: stn_ext.thin_plate_spline_sample(x, Affine.theta, ThinPlateSpline.points),
+            ValueError,
+            "thin_plate_spline_sample: expected theta of shape (N, 2, 8), three columns more than there are",
+        ),
+        (
+            lambda x: stn_ext.thin_plate_spline_sample(x, ThinPlateSpline.theta, ThinPlateSpline.points[0]),
+            ValueError,
+            "thin_plate_spline_sample: expected points of shape (K, 2), but got [2]",
+        ),
+        (
+            lambda x: stn_ext.affine_sample(x, Affine.theta, index=torch.tensor([1])),
+            ValueError,
+            "affine_sample: expected index of shape (2), an image for each theta, but got [1]",
+        ),
+        (
+            lambda x: stn_ext.affine_sample(x, Affine.theta, index=torch.tensor([1.0, 0.0])),
+            TypeError,
+            "affine_sample: expected index of dtype torch.int64, but got float",
+        ),
+    ],
+)
+def test_errors(call, error, message):
+    with pytest.raises(error) as caught:
+        call(torch.zeros(2, 1, 6, 7))
+    assert str(caught.value).startswith(message) and "\n" not in str(caught.value)
