@@ -37,6 +37,7 @@ struct Warp {
   Volumes<T> output, grad_input;
 
   STN_INLINE int streams() const { return dims + perspective; }
+  STN_INLINE int64_t radial() const { return basis - dims - 1; }  // functions
   STN_INLINE int64_t image_of(int64_t map) const { return index ? index[map] : map; }
   STN_INLINE int64_t rows() const { return out[1] * out[2]; }  // of the output, all slices'
 };

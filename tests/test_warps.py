@@ -65,11 +65,11 @@ def test_nearest(kind, padding_mode, align_corners, dtype, device):
 
 
 def test_nearest_of_two_takes_the_even_pixel(device):
-    input = torch.arange(6.0, device=device).view(1, 1, 1, 6)
-    # Half a pixel to the right: 0.5, 1.5, 2.5, ...
-    theta = torch.tensor([[[1, 0, 1 / 6], [0, 1, 0]]], dtype=torch.float64, device=device)
-    output = stn_ext.affine_sample(input.double(), theta, mode="nearest")
-    assert output.flatten().tolist() == [0, 2, 2, 4, 4, 0]
+    input = torch.arange(8.0, device=device).view(1, 1, 1, 8)
+    # Half a pixel to the right, exactly: 0.5, 1.5, 2.5, ...
+    theta = torch.tensor([[[1, 0, 1 / 8], [0, 1, 0]]], device=device)
+    output = stn_ext.affine_sample(input, theta, mode="nearest")
+    assert output.flatten().tolist() == [0, 2, 2, 4, 4, 6, 6, 0]
 
 
 @kinds
@@ -81,7 +81,8 @@ def test_channels_last_in_channels_last_out(kind, mode, device):
     ours = gradients(kind.warp, input.to(memory_format=last), theta, kind.size, mode=mode)
     assert ours[0].is_contiguous(memory_format=last)
     for a, b in zip(ours, expected, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)  # kernels of their own sum in another order
+        # Kernels of their own sum some hundred terms in another order.
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
 @kinds

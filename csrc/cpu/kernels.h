@@ -37,6 +37,7 @@ struct WarpPart {
 };
 
 // A box of the input, whose gradient is computed in one piece.
+constexpr int64_t kRadialStride = kTilePixels + kWalk;
 struct WarpTile {
   int64_t first[kMaxAxes], count[kMaxAxes];
 };
@@ -86,15 +87,15 @@ struct Kernels {
   void (*adjoint_group)(const Problem<T>&, int64_t image, const Readers&, int64_t c, int64_t channels,
                         const Tile&, T* scratch);
 
-  // Any map and any weights. basis: kWalk values for each function of the map's.
-  void (*warp_sample)(const Warp<T>&, const WarpPart&, double* basis);
+  // Any map and any weights. radial: kRadialStride values for each radial function of the map's.
+  void (*warp_sample)(const Warp<T>&, const WarpPart&, T* radial);
   // gradients: theta's, of the part's maps, to be added to.
-  void (*warp_moments)(const Warp<T>&, const WarpPart&, double* basis, double* gradients);
+  void (*warp_moments)(const Warp<T>&, const WarpPart&, T* radial, double* gradients);
   // Widens the boxes of all maps' bundles, which a part has whole.
-  void (*warp_bounds)(const Warp<T>&, const WarpPart&, double* basis, WarpBox* boxes);
+  void (*warp_bounds)(const Warp<T>&, const WarpPart&, T* radial, WarpBox* boxes);
   // grad_input of one tile of up to kWarpChannels channels; cells: as many for each of its pixels.
   void (*warp_adjoint)(const Warp<T>&, int64_t image, const Readers&, int64_t c, int64_t channels,
-                       const WarpTile&, const WarpBox* boxes, double* basis, T* cells);
+                       const WarpTile&, const WarpBox* boxes, T* radial, T* cells);
 };
 
 // Whether so few output pixels fall on the input that what they add is written where it belongs at once.

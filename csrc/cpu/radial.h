@@ -42,22 +42,17 @@ STN_INLINE Vec<T> log_of(Vec<T> x) {
   return e * log_2 + s * series;
 }
 
-// Of pixels (x[k], y) and one control point.
+// At pixels (x + k * step, y), for one control point.
 template <class T>
-STN_INLINE void fill_radial(const double* x, double y, const double* point, double* values, int64_t count) {
+STN_INLINE void fill_radial(double x, double step, double y, const double* point, int64_t count, T* values) {
   constexpr int lanes = Simd<T>::lanes;
-  const double dy = y - point[1];
-  for (int64_t k = 0; k < count; k += lanes) {
-    Vec<T> r2;
-    for (int lane = 0; lane < lanes; ++lane) {
-      const double dx = x[k + lane] - point[0];
-      r2[lane] = static_cast<T>(dx * dx + dy * dy);
-    }
+  const T dx = static_cast<T>(x - point[0]), dy = static_cast<T>(y - point[1]);
+  Vec<T> number = lane_numbers<T>();
+  for (int64_t k = 0; k < count; k += lanes, number += lanes) {
+    const Vec<T> away = dx + static_cast<T>(step) * number, r2 = away * away + dy * dy;
     constexpr T tiny = T(1e-30);  // r^2 log r^2 is as good as 0 there
     const auto near = r2 < tiny;
-    const Vec<T> value = r2 * log_of<T>(near ? Vec<T>{} + 1 : r2);
-    const Vec<T> kept = near ? Vec<T>{} : value;
-    for (int lane = 0; lane < lanes; ++lane) values[k + lane] = static_cast<double>(kept[lane]);
+    store(values + k, near ? Vec<T>{} : r2 * log_of<T>(near ? Vec<T>{} + 1 : r2));
   }
 }
 

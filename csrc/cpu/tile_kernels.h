@@ -166,9 +166,8 @@ STN_INLINE void locate(const Geometry<T>& g, const OutTile& t, const Window& w, 
 }
 
 // f(tile) for the tiles of output rows [begin, end).
-template <class T, class F>
-STN_INLINE void for_tiles(const Geometry<T>& g, int64_t begin, int64_t end, const F& f) {
-  const int64_t width = g.p.frame.out_width;
+template <class F>
+STN_INLINE void for_tiles(int64_t width, int64_t begin, int64_t end, const F& f) {
   const int64_t columns = tile_columns(width), rows = tile_rows(width);
   for (int64_t i = begin; i < end; i += rows) {
     for (int64_t j = 0; j < width; j += columns) {
@@ -206,21 +205,27 @@ STN_INLINE void sample_run(const T* window, const Located<T>& l, int64_t first, 
   if (k < count) store_some(out + k, sample_vector(window, l, first + k), count - k);
 }
 
+// One channel of a tile.
+template <class T>
+STN_INLINE void sample_plane(const Problem<T>& p, const OutTile& t, const T* window, const Located<T>& l,
+                             T* out) {
+  const bool whole_rows = t.columns == p.frame.out_width && p.output.row == t.columns;
+  const int64_t runs = whole_rows ? 1 : t.rows, count = whole_rows ? t.rows * t.columns : t.columns;
+  for (int64_t r = 0; r < runs; ++r) {
+    (p.streams ? sample_run<true, T> : sample_run<false, T>)(window, l, r * count, count,
+                                                             out + r * p.output.row);
+  }
+}
+
 // Channels [c, c + channels) of a tile.
 template <class T>
 STN_INLINE void sample_tile(const Geometry<T>& g, const OutTile& t, const Window& w, int64_t channels,
                             const T* image, T* out, TileScratch<T>* s) {
   const Problem<T>& p = g.p;
   locate<false>(g, t, w, s);
-  const bool whole_rows = t.columns == p.frame.out_width;
-  const int64_t runs = whole_rows ? 1 : t.rows, count = whole_rows ? t.rows * t.columns : t.columns;
   for (int64_t c = 0; c < channels; ++c) {
     copy_window(p, w, image + c * p.input.channel, s->window);
-    T* to = out + c * p.output.channel;
-    for (int64_t r = 0; r < runs; ++r) {
-      (p.streams ? sample_run<true, T> : sample_run<false, T>)(s->window, s->at, r * count, count,
-                                                               to + r * p.output.row);
-    }
+    sample_plane(p, t, s->window, s->at, out + c * p.output.channel);
   }
 }
 
@@ -232,7 +237,7 @@ void sample(const Problem<T>& p, int64_t n, int64_t c, int64_t channels, int64_t
   T* output = p.output.data + n * p.output.batch + c * p.output.channel;
   const bool exact = g.x.exact && g.y.exact;
   TileScratch<T> s;
-  for_tiles(g, begin, end, [&](const OutTile& t) STN_LAMBDA {
+  for_tiles(p.frame.out_width, begin, end, [&](const OutTile& t) STN_LAMBDA {
     T* out = output + t.top * p.output.row + t.left;
     const Window w = exact ? window_of(g, t) : Window{};
     if (exact && outside(g, w)) {
@@ -323,7 +328,7 @@ void moments(const Problem<T>& p, int64_t n, int64_t c, int64_t channels, int64_
   const bool exact = g.x.exact && g.y.exact;
   TileScratch<T> s;
   for (int m = 0; m < kMoments; ++m) out[m] = 0;
-  for_tiles(g, begin, end, [&](const OutTile& t) STN_LAMBDA {
+  for_tiles(p.frame.out_width, begin, end, [&](const OutTile& t) STN_LAMBDA {
     const Window w = exact ? window_of(g, t) : Window{};
     if (exact && outside(g, w)) return;
     if (exact && fits(t, w)) {

@@ -35,8 +35,10 @@ struct WarpParts {
   WarpParts(const Warp<T>& w, int64_t unit) {
     // All maps share what radial functions cost.
     maps = w.points ? w.maps : 1;
-    const int64_t row = maps * w.out[0] * w.channels;
-    rows = ceil_div(ceil_div(kUnit, row), unit) * unit;
+    const int64_t row = maps * w.out[0] * w.channels, tile = tile_rows(w.out[0]);
+    // Whole tiles of the output, as equal as they can be.
+    const int64_t wanted = std::max(ceil_div(kUnit, row), w.dims == 2 ? tile : 1);
+    rows = ceil_div(ceil_div(w.rows(), ceil_div(w.rows(), wanted)), unit) * unit;
     across = ceil_div(w.maps, maps);
     down = ceil_div(w.rows(), rows);
   }
@@ -48,14 +50,14 @@ struct WarpParts {
   }
 };
 
-// f(part, its number, the basis' scratch), over all threads.
+// f(part, its number, its scratch), over all threads.
 template <class T, class F>
 void for_parts(const Warp<T>& w, const WarpParts& parts, const F& f) {
   const int64_t values = parts.maps * parts.rows * w.out[0] * w.channels;
   const int64_t grain = std::max<int64_t>(1, kGrain / 4 / values);
   at::parallel_for(0, parts.across * parts.down, grain, [&](int64_t begin, int64_t end) {
-    std::vector<double> basis(static_cast<size_t>(w.basis * kWalk));
-    for (int64_t k = begin; k < end; ++k) f(parts.part(w, k), k, basis.data());
+    std::vector<T> radial(static_cast<size_t>(w.radial() * kRadialStride));
+    for (int64_t k = begin; k < end; ++k) f(parts.part(w, k), k, radial.data());
   });
 }
 
@@ -89,8 +91,8 @@ std::vector<WarpBox> bounds(const Warp<T>& w) {
   constexpr int32_t most = std::numeric_limits<int32_t>::max();
   const WarpBox empty{{most, most, most}, {-1, -1, -1}};
   std::vector<WarpBox> boxes(static_cast<size_t>(w.maps * Bundles(w).count), empty);
-  for_parts(w, WarpParts(w, kBundleRows), [&](const WarpPart& part, int64_t, double* basis) {
-    kernels<T>().warp_bounds(w, part, basis, boxes.data());
+  for_parts(w, WarpParts(w, kBundleRows), [&](const WarpPart& part, int64_t, T* radial) {
+    kernels<T>().warp_bounds(w, part, radial, boxes.data());
   });
   return boxes;
 }
@@ -101,12 +103,12 @@ void adjoint_tiles(const Warp<T>& w, const Sharing& sharing) {
   const std::vector<WarpBox> boxes = bounds(w);
   const int64_t groups = ceil_div(w.channels, kWarpChannels);
   at::parallel_for(0, w.images * groups * tiles.all(), 1, [&](int64_t begin, int64_t end) {
-    std::vector<double> basis(static_cast<size_t>(w.basis * kWalk));
+    std::vector<T> radial(static_cast<size_t>(w.radial() * kRadialStride));
     std::vector<T> cells(static_cast<size_t>(kWarpChannels * kWarpTilePixels));
     for (int64_t k = begin; k < end; ++k) {
       const int64_t image = k / tiles.all() / groups, c = k / tiles.all() % groups * kWarpChannels;
       kernels<T>().warp_adjoint(w, image, sharing.readers(image), c, std::min(kWarpChannels, w.channels - c),
-                                tiles.tile(k % tiles.all()), boxes.data(), basis.data(), cells.data());
+                                tiles.tile(k % tiles.all()), boxes.data(), radial.data(), cells.data());
     }
   });
 }
@@ -121,8 +123,8 @@ void warp_sample(const at::Tensor& input, const Map& map, const at::Tensor& outp
                                  output.sizes().slice(2));
     w.input = volumes(images, images.const_data_ptr<scalar_t>());
     w.output = volumes(output, output.mutable_data_ptr<scalar_t>());
-    for_parts(w, WarpParts(w, 1), [&](const WarpPart& part, int64_t, double* basis) {
-      kernels<scalar_t>().warp_sample(w, part, basis);
+    for_parts(w, WarpParts(w, 1), [&](const WarpPart& part, int64_t, scalar_t* radial) {
+      kernels<scalar_t>().warp_sample(w, part, radial);
     });
   });
 }
@@ -140,9 +142,9 @@ at::Tensor warp_moments(const at::Tensor& grad, const at::Tensor& input, const M
     // The rows' parts in order, whatever thread had them.
     const int64_t entries = w.maps * w.streams() * w.basis;
     std::vector<double> sums(static_cast<size_t>(parts.down * entries));
-    for_parts(w, parts, [&](const WarpPart& part, int64_t k, double* basis) {
+    for_parts(w, parts, [&](const WarpPart& part, int64_t k, scalar_t* radial) {
       double* to = sums.data() + k % parts.down * entries + part.map_begin * w.streams() * w.basis;
-      kernels<scalar_t>().warp_moments(w, part, basis, to);
+      kernels<scalar_t>().warp_moments(w, part, radial, to);
     });
     double* total = gradients.mutable_data_ptr<double>();
     for (size_t k = 0; k < sums.size(); ++k) total[static_cast<int64_t>(k) % entries] += sums[k];

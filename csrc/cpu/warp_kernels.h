@@ -1,13 +1,11 @@
 // The three primitives for any map, images or volumes, any layout and any weights (../warp.h). Included by
 // level sources only; see kernels.h.
 //
-// All work along an output row in blocks of up to kBlock pixels: the basis' values there, which all maps
-// share; for each map the coordinates, then the taps and weights, which all channels share; then the
-// channels.
+// All work by tiles of the output: the radial functions' values there, which all maps share; for each map,
+// row by row, the coordinates, then the taps and weights, which all channels share; then the channels.
 #pragma once
 
-#include "coordinates.h"
-#include "radial.h"
+#include "warp_tiles.h"
 
 namespace stn::cpu {
 namespace STN_LEVEL {
@@ -21,98 +19,6 @@ struct IntIs {
   static constexpr int value = number;
 };
 
-// ---- where a block's pixels fall ----
-
-// `count` pixels of an output row from column j on.
-struct RowBlock {
-  int64_t row, j;  // rows are counted over all slices
-  int count;
-};
-
-template <class T>
-STN_INLINE RowBlock row_block(const Warp<T>& w, int64_t row, int64_t j) {
-  return {row, j, static_cast<int>(w.out[0] - j < kBlock ? w.out[0] - j : kBlock)};
-}
-
-// f(block) for the blocks of rows [begin, end).
-template <class T, class F>
-STN_INLINE void for_blocks(const Warp<T>& w, int64_t begin, int64_t end, const F& f) {
-  for (int64_t row = begin; row < end; ++row) {
-    for (int64_t j = 0; j < w.out[0]; j += kBlock) {
-      f(row_block(w, row, j));
-    }
-  }
-}
-
-// The elements before a block's first pixel in one channel.
-template <class I>
-STN_INLINE int64_t offset_of(const I& to, const int64_t* out, const RowBlock& b) {
-  return b.row % out[1] * to.axis[1] + b.row / out[1] * to.axis[2] + b.j * to.axis[0];
-}
-
-// The basis' values: function f at pixel k is values[f * kBlock + k].
-template <class T>
-STN_INLINE void fill_basis(const Warp<T>& w, const RowBlock& b, double* values) {
-  const int64_t radial = w.basis - w.dims - 1;
-  double* x = values + radial * kBlock;
-  for (int k = 0; k < kBlock; ++k) x[k] = normalised(b.j + k, w.out[0], w.align_corners);
-  const double y = normalised(b.row % w.out[1], w.out[1], w.align_corners);
-  const double z = normalised(b.row / w.out[1], w.out[2], w.align_corners);
-  for (int d = 1; d <= w.dims; ++d) {
-    const double value = d == w.dims ? 1 : (d == 1 ? y : z);
-    for (int k = 0; k < kBlock; ++k) x[d * kBlock + k] = value;
-  }
-  for (int64_t f = 0; f < radial; ++f) {
-    fill_radial<T>(x, y, w.points + 2 * f, values + f * kBlock, padded<T>(b.count));
-  }
-}
-
-// Coordinates in pixels, and their derivatives along the tangent.
-struct Located3 {
-  alignas(64) double at[kMaxAxes][kBlock], along[kMaxAxes][kBlock];
-  alignas(64) double u[kMaxAxes + 1][kBlock], du[kMaxAxes + 1][kBlock];  // the streams
-};
-
-STN_INLINE void combine(const double* theta, int64_t basis, const double* values, int count, double* sum) {
-  for (int k = 0; k < count; ++k) sum[k] = 0;
-  for (int64_t f = 0; f < basis; ++f) {
-    const double c = theta[f];
-    const double* v = values + f * kBlock;
-    for (int k = 0; k < count; ++k) sum[k] += c * v[k];
-  }
-}
-
-template <class T>
-STN_INLINE void locate_block(const Warp<T>& w, int64_t map, const double* basis, int count, Located3* l) {
-  const int streams = w.streams(), dims = w.dims;
-  const int64_t first = map * streams * w.basis;
-  for (int s = 0; s < streams; ++s) {
-    combine(w.theta + first + s * w.basis, w.basis, basis, count, l->u[s]);
-    if (w.tangent) combine(w.tangent + first + s * w.basis, w.basis, basis, count, l->du[s]);
-  }
-  const double* depth = l->u[dims];
-  for (int d = 0; d < dims; ++d) {
-    const PixelScale to_pixels(w.in[d], w.align_corners);
-    for (int k = 0; k < count; ++k) {
-      double x = l->u[d][k];
-      if (w.perspective) {
-        const double inverse = over_depth(depth[k]);
-        x = inverse == 0 ? __builtin_huge_val() : x * inverse;
-      }
-      l->at[d][k] = x * to_pixels.scale + to_pixels.centre;
-    }
-    if (!w.tangent) continue;
-    for (int k = 0; k < count; ++k) {
-      double dx = l->du[d][k];
-      if (w.perspective) {
-        const double inverse = over_depth(depth[k]);
-        dx = (dx - l->u[d][k] * inverse * l->du[dims][k]) * inverse;
-      }
-      l->along[d][k] = finite_or_zero(dx * to_pixels.scale);
-    }
-  }
-}
-
 // ---- taps ----
 
 // AxisTaps of a block's pixels along one axis, and their tangents.
@@ -123,12 +29,10 @@ struct AxisBlock {
 
 // Not inlined, as it is not for each dims and each kind of weights.
 template <Padding padding, bool nearest, class T>
-__attribute__((noinline)) void fill_axis(const Warp<T>& w, const Located3& l, int d, int count,
+__attribute__((noinline)) void fill_axis(const Warp<T>& w, const Positions& l, int d, int count,
                                          AxisBlock<T>* a) {
   alignas(64) T whole[kBlock], frac[kBlock];
-  for (int k = 0; k < count; ++k) {
-    split_any<padding>(l.at[d][k], w.in[d], w.align_corners, whole + k, frac + k);
-  }
+  split_block<padding>(l.at[d], w.in[d], w.align_corners, count, whole, frac);
   for (int k = 0; k < count; ++k) a->along[k] = w.tangent ? static_cast<T>(l.along[d][k]) : T(0);
   const Vec<T> length = Vec<T>{} + static_cast<T>(w.in[d]),
                highest = Vec<T>{} + static_cast<T>(w.stored[d] - 2);
@@ -145,7 +49,7 @@ __attribute__((noinline)) void fill_axis(const Warp<T>& w, const Located3& l, in
 }
 
 template <class T>
-STN_INLINE void fill_axis(const Warp<T>& w, const Located3& l, int d, int count, AxisBlock<T>* a) {
+STN_INLINE void fill_axis(const Warp<T>& w, const Positions& l, int d, int count, AxisBlock<T>* a) {
   const auto fill = [&](auto padding) STN_LAMBDA {
     (w.nearest ? fill_axis<padding.value, true, T> : fill_axis<padding.value, false, T>)(w, l, d, count, a);
   };
@@ -170,7 +74,7 @@ struct TapBlock {
 enum class Weights { value, slopes };  // one set, or one an axis
 
 template <Weights weights, bool tangent, int dims, class T, int sets>
-__attribute__((noinline)) void fill_taps(const Warp<T>& w, const Located3& l, TapBlock<T, dims, sets>* b) {
+__attribute__((noinline)) void fill_taps(const Warp<T>& w, const Positions& l, TapBlock<T, dims, sets>* b) {
   const int count = static_cast<int>(padded<T>(b->count));
   for (int d = 0; d < dims; ++d) fill_axis(w, l, d, count, b->axis + d);
   for (int k = 0; k < count; k += Simd<T>::lanes) {
@@ -221,35 +125,35 @@ STN_INLINE Vec<T> gather(const T* from, const int64_t* offset) {
 
 // ---- sample ----
 
-// The maps and channels, and the rows of the output, that a call is for.
+// One map's tile, for channels of the part.
 template <int dims, bool tangent, class T>
-__attribute__((noinline)) void sample_warp(const Warp<T>& w, const WarpPart& part, double* basis) {
+__attribute__((noinline)) void sample_rows(const Warp<T>& w, const WarpPart& part, int64_t map,
+                                           const OutTile& t, const T* radial) {
   TapBlock<T, dims, 1> b;
-  Located3 l;
+  Streams s;
+  Positions l;
   alignas(64) int64_t offset[kBlock];
-  for_blocks(w, part.row_begin, part.row_end, [&](const RowBlock& at) STN_LAMBDA {
-    fill_basis(w, at, basis);
+  const T* image = w.input.data + w.image_of(map) * w.input.batch;
+  for (int64_t r = 0; r < t.rows; ++r) {
+    const RowBlock at = row_of(t, r);
     b.count = at.count;
-    for (int64_t map = part.map_begin; map < part.map_end; ++map) {
-      locate_block(w, map, basis, static_cast<int>(padded<T>(at.count)), &l);
-      fill_taps<Weights::value, tangent>(w, l, &b);
-      fill_offsets(w, b, offset);
-      const T* image = w.input.data + w.image_of(map) * w.input.batch;
-      T* output = w.output.data + map * w.output.batch + offset_of(w.output, w.out, at);
-      for (int64_t c = part.channel_begin; c < part.channel_end; ++c) {
-        for (int k = 0; k < at.count; k += Simd<T>::lanes) {
-          Vec<T> sum{};
-          for (int t = 0; t < b.taps; ++t) {
-            const auto weight = load<Vec<T>>(b.weight[0][t] + k);
-            const auto v = gather(image + c * w.input.channel + tap_offset<dims>(w.input, t), offset + k);
-            sum += weight * keep_lanes(weight != 0, v);
-          }
-          store_strided(output + c * w.output.channel + k * w.output.axis[0], sum, w.output.axis[0],
-                        at.count - k);
+    place(w, map, at, radial + r * t.columns, &s, &l);
+    fill_taps<Weights::value, tangent>(w, l, &b);
+    fill_offsets(w, b, offset);
+    T* output = w.output.data + map * w.output.batch + offset_of(w.output, w.out, at);
+    for (int64_t c = part.channel_begin; c < part.channel_end; ++c) {
+      for (int k = 0; k < at.count; k += Simd<T>::lanes) {
+        Vec<T> sum{};
+        for (int tap = 0; tap < b.taps; ++tap) {
+          const auto weight = load<Vec<T>>(b.weight[0][tap] + k);
+          const auto v = gather(image + c * w.input.channel + tap_offset<dims>(w.input, tap), offset + k);
+          sum += weight * keep_lanes(weight != 0, v);
         }
+        store_strided(output + c * w.output.channel + k * w.output.axis[0], sum, w.output.axis[0],
+                      at.count - k);
       }
     }
-  });
+  }
 }
 
 // f(dims, whether there is a tangent), as types.
@@ -262,10 +166,22 @@ STN_INLINE void with_shape(const Warp<T>& w, const F& f) {
   }
 }
 
+// f(tile) for a part's tiles of the output.
+template <class T, class F>
+STN_INLINE void for_part_tiles(const Warp<T>& w, const WarpPart& part, const F& f) {
+  for_tiles(w.out[0], part.row_begin, part.row_end, f);
+}
+
 template <class T>
-void warp_sample(const Warp<T>& w, const WarpPart& part, double* basis) {
-  with_shape(w, [&](auto dims, auto tangent)
-                    STN_LAMBDA { sample_warp<dims.value, tangent.value != 0>(w, part, basis); });
+void warp_sample(const Warp<T>& w, const WarpPart& part, T* radial) {
+  for_part_tiles(w, part, [&](const OutTile& t) STN_LAMBDA {
+    fill_radial(w, t, radial);
+    for (int64_t map = part.map_begin; map < part.map_end; ++map) {
+      if (is_planar(w) && sample_planes(w, part, map, t, radial)) continue;
+      with_shape(w, [&](auto dims, auto tangent)
+                        STN_LAMBDA { sample_rows<dims.value, tangent.value != 0>(w, part, map, t, radial); });
+    }
+  });
 }
 
 // ---- moments ----
@@ -304,84 +220,80 @@ STN_INLINE void slope_sums(const TapBlock<T, dims, dims>& b, const T (*sums)[kBl
   }
 }
 
-// Adds a block's part of theta's gradient (streams, basis).
-template <class T>
-STN_INLINE void add_gradient(const Warp<T>& w, const Located3& l, const double (*by_at)[kBlock],
-                             const double (*by_along)[kBlock], const double* basis, int count,
-                             double* gradient) {
-  alignas(64) double by[kMaxAxes + 1][kBlock];
-  for (int k = 0; k < count; ++k) {
-    double at[kMaxAxes] = {}, along[kMaxAxes] = {}, u[kMaxAxes + 1] = {}, du[kMaxAxes + 1] = {};
-    for (int d = 0; d < w.dims; ++d) {
-      at[d] = by_at[d][k];
-      if (w.tangent) along[d] = by_along[d][k];
-    }
-    for (int s = 0; s < w.streams(); ++s) {
-      u[s] = l.u[s][k];
-      if (w.tangent) du[s] = l.du[s][k];
-    }
-    const StreamGradient<T> g(w, at, along, u, du);
-    for (int s = 0; s < w.streams(); ++s) by[s][k] = g.by[s];
-  }
-  for (int s = 0; s < w.streams(); ++s) {
-    for (int64_t f = 0; f < w.basis; ++f) {
-      double sum = 0;
-      for (int k = 0; k < count; ++k) sum += by[s][k] * basis[f * kBlock + k];
-      gradient[s * w.basis + f] += sum;
-    }
-  }
-}
-
+// One map's tile; adds to its gradient.
 template <int dims, bool tangent, class T>
-__attribute__((noinline)) void moments_warp(const Warp<T>& w, const WarpPart& part, double* basis,
-                                            double* gradients) {
+__attribute__((noinline)) void moments_rows(const Warp<T>& w, const WarpPart& part, int64_t map,
+                                            const OutTile& t, const T* radial, double* gradient) {
   TapBlock<T, dims, dims> b;
-  Located3 l;
+  Streams s;
+  Positions l;
   alignas(64) T sums[1 << dims][kBlock];
   alignas(64) double by_at[dims][kBlock], by_along[dims][kBlock];
-  for_blocks(w, part.row_begin, part.row_end, [&](const RowBlock& at) STN_LAMBDA {
-    fill_basis(w, at, basis);
+  const bool curved = tangent && w.perspective;  // tangents then depend on theta
+  const T* image = w.input.data + w.image_of(map) * w.input.batch;
+  for (int64_t r = 0; r < t.rows; ++r) {
+    const RowBlock at = row_of(t, r);
+    const T* radial_row = radial + r * t.columns;
     b.count = at.count;
-    for (int64_t map = part.map_begin; map < part.map_end; ++map) {
-      locate_block(w, map, basis, static_cast<int>(padded<T>(at.count)), &l);
-      const T* image = w.input.data + w.image_of(map) * w.input.batch;
-      const T* grad = w.grad.data + map * w.grad.batch + offset_of(w.grad, w.out, at);
-      if (tangent && w.perspective) {  // whose tangents depend on theta
-        fill_taps<Weights::slopes, false>(w, l, &b);
-        tap_sums(w, part, b, image, grad, sums);
-        slope_sums(b, sums, by_along);
-      }
-      fill_taps<Weights::slopes, tangent>(w, l, &b);
+    place(w, map, at, radial_row, &s, &l);
+    const T* grad = w.grad.data + map * w.grad.batch + offset_of(w.grad, w.out, at);
+    if (curved) {
+      fill_taps<Weights::slopes, false>(w, l, &b);
       tap_sums(w, part, b, image, grad, sums);
-      slope_sums(b, sums, by_at);
-      add_gradient(w, l, by_at, by_along, basis, at.count,
-                   gradients + (map - part.map_begin) * w.streams() * w.basis);
+      slope_sums(b, sums, by_along);
     }
-  });
+    fill_taps<Weights::slopes, tangent>(w, l, &b);
+    tap_sums(w, part, b, image, grad, sums);
+    slope_sums(b, sums, by_at);
+    add_gradient(w, at, s, by_at, curved ? by_along : nullptr, radial_row, gradient);
+  }
 }
 
 // gradients: (maps, streams, basis), to be added to.
 template <class T>
-void warp_moments(const Warp<T>& w, const WarpPart& part, double* basis, double* gradients) {
-  with_shape(w, [&](auto dims, auto tangent)
-                    STN_LAMBDA { moments_warp<dims.value, tangent.value != 0>(w, part, basis, gradients); });
+void warp_moments(const Warp<T>& w, const WarpPart& part, T* radial, double* gradients) {
+  for_part_tiles(w, part, [&](const OutTile& t) STN_LAMBDA {
+    fill_radial(w, t, radial);
+    for (int64_t map = part.map_begin; map < part.map_end; ++map) {
+      double* gradient = gradients + (map - part.map_begin) * w.streams() * w.basis;
+      if (is_planar(w) && moments_planes(w, part, map, t, radial, gradient)) continue;
+      with_shape(w, [&](auto dims, auto tangent) STN_LAMBDA {
+        moments_rows<dims.value, tangent.value != 0>(w, part, map, t, radial, gradient);
+      });
+    }
+  });
 }
 
 // ---- adjoint ----
 
+// A row of the bundle whose columns begin at j.
+template <class T>
+STN_INLINE OutTile bundle_row(const Warp<T>& w, int64_t row, int64_t j) {
+  return {row, j, 1, w.out[0] - j < kWalk ? w.out[0] - j : kWalk};
+}
+
+// f(row of a bundle)
+template <class T, class F>
+STN_INLINE void for_rows(const Warp<T>& w, int64_t begin, int64_t end, const F& f) {
+  for (int64_t row = begin; row < end; ++row) {
+    for (int64_t j = 0; j < w.out[0]; j += kWalk) f(bundle_row(w, row, j));
+  }
+}
+
 // The taps of each bundle of output rows, for all maps of a part: boxes[map * bundles + bundle], bundles
 // counted from the part's first row.
 template <int dims, class T>
-__attribute__((noinline)) void bound_warp(const Warp<T>& w, const WarpPart& part, double* basis,
-                                          WarpBox* boxes) {
+__attribute__((noinline)) void bound_warp(const Warp<T>& w, const WarpPart& part, T* radial, WarpBox* boxes) {
   const Bundles bundles(w);
   TapBlock<T, dims, 1> b;
-  Located3 l;
-  for_blocks(w, part.row_begin, part.row_end, [&](const RowBlock& at) STN_LAMBDA {
-    fill_basis(w, at, basis);
+  Streams s;
+  Positions l;
+  for_rows(w, part.row_begin, part.row_end, [&](const OutTile& row) STN_LAMBDA {
+    const RowBlock at = row_of(row, 0);
+    fill_radial(w, row, radial);
     b.count = at.count;
     for (int64_t map = part.map_begin; map < part.map_end; ++map) {
-      locate_block(w, map, basis, static_cast<int>(padded<T>(at.count)), &l);
+      place(w, map, at, radial, &s, &l);
       fill_taps<Weights::value, false>(w, l, &b);
       WarpBox& box = boxes[map * bundles.count + bundles.of(at.row, at.j)];
       for (int d = 0; d < dims; ++d) {
@@ -399,11 +311,11 @@ __attribute__((noinline)) void bound_warp(const Warp<T>& w, const WarpPart& part
 }
 
 template <class T>
-void warp_bounds(const Warp<T>& w, const WarpPart& part, double* basis, WarpBox* boxes) {
+void warp_bounds(const Warp<T>& w, const WarpPart& part, T* radial, WarpBox* boxes) {
   if (w.dims == 2) {
-    bound_warp<2>(w, part, basis, boxes);
+    bound_warp<2>(w, part, radial, boxes);
   } else {
-    bound_warp<3>(w, part, basis, boxes);
+    bound_warp<3>(w, part, radial, boxes);
   }
 }
 
@@ -443,9 +355,10 @@ STN_INLINE void deposit(const Warp<T>& w, const TapBlock<T, dims, 1>& b, const W
 template <int dims, bool tangent, class T>
 __attribute__((noinline)) void adjoint_warp(const Warp<T>& w, const Readers& readers, int64_t channel,
                                             int64_t channels, const WarpTile& tile, const WarpBox* boxes,
-                                            double* basis, T* cells) {
+                                            T* radial, T* cells) {
   TapBlock<T, dims, 1> b;
-  Located3 l;
+  Streams s;
+  Positions l;
   const Bundles bundles(w);
   const int64_t pixels = tile.count[0] * tile.count[1] * tile.count[2];
   __builtin_memset(cells, 0, sizeof(T) * static_cast<size_t>(kWarpChannels * pixels));
@@ -455,10 +368,11 @@ __attribute__((noinline)) void adjoint_warp(const Warp<T>& w, const Readers& rea
       if (!touches(boxes[*map * bundles.count + bundle], tile, dims)) continue;
       const int64_t begin = bundles.row(bundle), left = w.rows() - begin;
       for (int64_t row = begin; row < begin + (left < kBundleRows ? left : kBundleRows); ++row) {
-        const RowBlock at = row_block(w, row, bundles.column(bundle));
-        fill_basis(w, at, basis);
+        const OutTile tile_row = bundle_row(w, row, bundles.column(bundle));
+        const RowBlock at = row_of(tile_row, 0);
+        fill_radial(w, tile_row, radial);
         b.count = at.count;
-        locate_block(w, *map, basis, static_cast<int>(padded<T>(at.count)), &l);
+        place(w, *map, at, radial, &s, &l);
         fill_taps<Weights::value, tangent>(w, l, &b);
         deposit(w, b, tile, grad + offset_of(w.grad, w.out, at), channels, cells);
       }
@@ -469,9 +383,9 @@ __attribute__((noinline)) void adjoint_warp(const Warp<T>& w, const Readers& rea
 // grad_input of one tile of up to kWarpChannels channels of an image.
 template <class T>
 void warp_adjoint(const Warp<T>& w, int64_t image, const Readers& readers, int64_t channel, int64_t channels,
-                  const WarpTile& tile, const WarpBox* boxes, double* basis, T* cells) {
+                  const WarpTile& tile, const WarpBox* boxes, T* radial, T* cells) {
   with_shape(w, [&](auto dims, auto tangent) STN_LAMBDA {
-    adjoint_warp<dims.value, tangent.value != 0>(w, readers, channel, channels, tile, boxes, basis, cells);
+    adjoint_warp<dims.value, tangent.value != 0>(w, readers, channel, channels, tile, boxes, radial, cells);
   });
   T* out = w.grad_input.data + image * w.grad_input.batch + channel * w.grad_input.channel;
   for (int64_t z = 0; z < tile.count[2]; ++z) {

@@ -179,13 +179,13 @@ void run_warp(const Kernels<T>& kernels) {
   w.output = volumes(output.get(), w.out);
   w.grad_input = volumes(grad_input.get(), w.in);
   const stn::cpu::WarpPart part{0, w.maps, 0, w.channels, 0, w.rows()};
-  Buffer<double> basis(w.basis * stn::kWalk, false);
+  Buffer<T> radial(w.radial() * stn::cpu::kRadialStride, false);
   std::vector<double> gradients(theta.size());
-  kernels.warp_sample(w, part, basis.get());
-  kernels.warp_moments(w, part, basis.get(), gradients.data());
+  kernels.warp_sample(w, part, radial.get());
+  kernels.warp_moments(w, part, radial.get(), gradients.data());
   const stn::cpu::WarpBox empty{{1 << 30, 1 << 30, 1 << 30}, {-1, -1, -1}};
   std::vector<stn::cpu::WarpBox> boxes(static_cast<size_t>(w.maps * stn::cpu::Bundles(w).count), empty);
-  kernels.warp_bounds(w, part, basis.get(), boxes.data());
+  kernels.warp_bounds(w, part, radial.get(), boxes.data());
   const stn::cpu::Readers readers{all.data(), all.data() + all.size()};
   const int64_t size = w.dims == 2 ? 64 : 16;
   for (int64_t z = 0; z < w.in[2]; z += size) {
@@ -196,7 +196,7 @@ void run_warp(const Kernels<T>& kernels) {
             {std::min(size, w.in[0] - x), std::min(size, w.in[1] - y), std::min(size, w.in[2] - z)}};
         Buffer<T> cells(stn::cpu::kWarpChannels * tile.count[0] * tile.count[1] * tile.count[2], false);
         const int64_t channels = std::min(stn::cpu::kWarpChannels, w.channels);
-        kernels.warp_adjoint(w, 0, readers, 0, channels, tile, boxes.data(), basis.get(), cells.get());
+        kernels.warp_adjoint(w, 0, readers, 0, channels, tile, boxes.data(), radial.get(), cells.get());
       }
     }
   }
