@@ -3,6 +3,7 @@
 from . import nn, transforms
 from ._extension import _C
 from .functional import affine_sample, projective_sample, thin_plate_spline_sample
+from .units import normalised_to_pixels, pixels_to_normalised
 
 build_info = _C.build_info
 
@@ -10,6 +11,8 @@ __all__ = [
     "affine_sample",
     "build_info",
     "nn",
+    "normalised_to_pixels",
+    "pixels_to_normalised",
     "projective_sample",
     "thin_plate_spline_sample",
     "transforms",
