@@ -4,6 +4,7 @@ from . import nn, transforms
 from ._extension import _C
 from .functional import affine_sample, projective_sample, thin_plate_spline_sample
 from .units import normalised_to_pixels, pixels_to_normalised
+from .warp import warp_affine
 
 build_info = _C.build_info
 
@@ -16,4 +17,5 @@ __all__ = [
     "projective_sample",
     "thin_plate_spline_sample",
     "transforms",
+    "warp_affine",
 ]

@@ -39,19 +39,17 @@ def test_there_and_back(in_size, out_size, dtype, tolerance, align_corners):
 
 @pytest.mark.parametrize("in_size, out_size", SIZES)
 def test_values_are_opencvs(device, in_size, out_size):
-    """Images in float64, with coordinates chosen away from pixel borders."""
-    cv2 = pytest.importorskip("cv2")
+    cv2 = pytest.importorskip("cv2", minversion="5")  # before, coordinates had five bits after the point
     matrix = torch.tensor([[[0.8313, -0.2117, 1.2371], [0.3119, 1.1713, -0.9371]]], dtype=torch.float64)
-    x = torch.rand(1, 1, *in_size, dtype=torch.float64)
+    x = torch.rand(1, 1, *in_size)
     expected = cv2.warpAffine(
         x[0, 0].numpy(), matrix[0].numpy(), out_size[::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     )
     theta = pixels_to_normalised(matrix, in_size, out_size)
     y = affine_sample(x.to(device), theta.to(device), out_size).cpu()
-    # OpenCV computes coordinates in float32 at best (2^-20 for some ten pixels), and had only five bits after
-    # the point for long: up to 1/64 of a pixel in each coordinate, times differences of at most 1.
+    # Coordinates of some ten pixels in float32, 2^-20, times differences of at most 1.
     expected = torch.from_numpy(expected).view(1, 1, *out_size)
-    torch.testing.assert_close(y, expected, rtol=0, atol=2 / 64)
+    torch.testing.assert_close(y, expected, rtol=0, atol=4e-6)
 
 
 @pytest.mark.parametrize("padding_mode", ("zeros", "border"))

@@ -1,0 +1,127 @@
+"""warp_affine with the signature and meaning of kornia's, over affine_sample."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .functional import affine_sample
+from .units import pixels_to_normalised
+
+__all__ = ["warp_affine"]
+
+
+def warp_affine(
+    src: Tensor,
+    M: Tensor,
+    dsize: tuple[int, int],
+    mode: str = "bilinear",
+    padding_mode: str = "zeros",
+    align_corners: bool = True,
+    fill_value: Tensor | None = None,
+) -> Tensor:
+    """Warps images by affine maps in pixels, as ``kornia.geometry.transform.warp_affine`` does.
+
+    The source's pixel (x, y) goes to M (x, y, 1) of the result, pixels being counted from the centre of the
+    first: OpenCV's ``warpAffine`` without ``WARP_INVERSE_MAP``. M is inverted in float64, by Cramer's rule;
+    a singular M gives NaN.
+
+    Args:
+        src: images, (B, C, H, W), as for :func:`stn_ext.affine_sample`.
+        M: maps from source to result in pixels, (B, 2, 3), or (1, 2, 3) for all images; of any
+            floating-point dtype.
+        dsize: the result's (height, width). Where one is zero, the result is empty, with gradients of zero.
+        mode: as for :func:`stn_ext.affine_sample`.
+        padding_mode: as for :func:`stn_ext.affine_sample`, or "fill": fill_value lies outside the image.
+        align_corners: which edges "reflection" mirrors at, the outer pixels' centres (True) or their outer
+            edges (False). The pixels that are read do not depend on it.
+        fill_value: for padding_mode "fill" alone: a tensor of one value, of one a channel (C,), or of any
+            shape that broadcasts to the result's. Default: zeros.
+
+    Returns:
+        (B, C, *dsize), of src's dtype and device. Gradients flow to src, M and fill_value.
+
+    Raises:
+        ValueError: an argument of the wrong shape, device or value.
+        TypeError: an argument of the wrong type or dtype.
+
+    Example:
+        >>> photo = torch.arange(6.0).view(1, 1, 2, 3)
+        >>> to_the_right = torch.tensor([[[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]])
+        >>> warp_affine(photo, to_the_right, (2, 3))
+        tensor([[[[0., 0., 1.],
+                  [0., 3., 4.]]]])
+    """
+    _check(src, M, dsize)
+    batch, channels, height, width = src.shape
+    out_shape = (batch, channels, *dsize)
+    size = tuple(dsize)
+    if 0 in size:
+        # One pixel stands in, so that all arguments are checked and the result has its place in the graph.
+        src, size, height, width = src.sum((2, 3), keepdim=True, dtype=src.dtype), (1, 1), 1, 1
+    # Only where it matters: between aligned corners an axis of one pixel would lose its place.
+    align_corners = align_corners and padding_mode == "reflection"
+    theta = pixels_to_normalised(_inverse(M), (height, width), size, align_corners=align_corners)
+    if len(theta) == 1:
+        theta = theta.expand(batch, 2, 3)
+    if padding_mode == "fill":
+        result = _fill(src, theta, size, mode, fill_value, out_shape)
+    else:
+        result = affine_sample(
+            src, theta, size, mode=mode, padding_mode=padding_mode, align_corners=align_corners
+        )
+    return result[:, :, :0].reshape(out_shape) if 0 in dsize else result
+
+
+def _check(src: Tensor, M: Tensor, dsize: tuple[int, int]) -> None:
+    for name, tensor in (("src", src), ("M", M)):
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"warp_affine: expected a tensor {name}, but got {type(tensor).__name__}")
+    if src.dim() != 4:
+        raise ValueError(f"warp_affine: expected src of shape (B, C, H, W), but got {tuple(src.shape)}")
+    if M.dim() != 3 or tuple(M.shape[1:]) != (2, 3):
+        raise ValueError(f"warp_affine: expected M of shape (B, 2, 3), but got {tuple(M.shape)}")
+    if len(dsize) != 2 or min(dsize) < 0:
+        raise ValueError(f"warp_affine: dsize, (height, width), must be non-negative, but got {tuple(dsize)}")
+    if 0 not in dsize and 0 in src.shape[2:]:
+        raise ValueError(
+            f"warp_affine: src's height and width must be positive, but got {tuple(src.shape[2:])}"
+        )
+
+
+def _inverse(M: Tensor) -> Tensor:
+    """From result to source, in float64."""
+    (a, b, x), (c, d, y) = (row.unbind(-1) for row in M.double().unbind(-2))
+    determinant = a * d - b * c
+    adjugate = torch.stack((d, -b, b * y - d * x, -c, a, c * x - a * y), -1)
+    return (adjugate / determinant[:, None]).view(-1, 2, 3)
+
+
+def _fill(
+    src: Tensor,
+    theta: Tensor,
+    size: tuple[int, ...],
+    mode: str,
+    fill_value: Tensor | None,
+    out_shape: tuple[int, ...],
+) -> Tensor:
+    """The warp with fill_value outside the image."""
+    channels = out_shape[1]
+    if fill_value is None:
+        fill_value = torch.zeros(1)
+    fill = fill_value
+    if fill.dim() == 1:
+        fill = fill[:, None, None]
+    pairs = zip(reversed(fill.shape), reversed(out_shape), strict=False)
+    if fill.dim() > 4 or any(n not in (1, wanted) for n, wanted in pairs):
+        raise ValueError(
+            f"warp_affine: expected fill_value of one value, of one for each of {channels} channels, or of a "
+            f"shape that broadcasts to the result's, {out_shape}, but got {tuple(fill_value.shape)}"
+        )
+    fill = fill.to(src)
+    if fill.dim() <= 3 and fill.shape[-2:].numel() == 1 and not fill.requires_grad:
+        return affine_sample(src, theta, size, mode=mode, fill=fill.expand(channels, 1, 1).flatten())
+    if not src.is_floating_point():
+        raise TypeError(f"warp_affine: expected one fill_value a channel for images of {src.dtype}")
+    covered = affine_sample(src.new_ones(1).expand(len(src), 1, *src.shape[2:]), theta, size, mode=mode)
+    return affine_sample(src, theta, size, mode=mode) + (1 - covered) * fill
