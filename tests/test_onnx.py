@@ -1,0 +1,124 @@
+"""Networks exported to ONNX give onnxruntime what PyTorch computes, on real digits."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+import stn_ext.onnx
+from stn_ext import affine_sample
+from stn_ext.models import create_model
+from stn_ext.training import data
+from tests.maps import MAPS, PADDINGS
+
+onnxruntime = pytest.importorskip("onnxruntime")
+
+# AffineGrid and GridSample keep coordinates in float32: 28 pixels to 2^-19 or so after a few roundings,
+# times differences of neighbours of at most 1.
+TOLERANCE = 2e-5
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """Test digits of MNIST, (200, 1, 28, 28), from 0 to 1."""
+    return data.load("mnist", "datasets", train=False, limit=200).images.float() / 255
+
+
+def run(program, *inputs):
+    """onnxruntime's outputs."""
+    session = onnxruntime.InferenceSession(
+        program.model_proto.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    names = [value.name for value in session.get_inputs()]
+    feeds = {name: tensor.numpy() for name, tensor in zip(names, inputs, strict=True)}
+    return [torch.from_numpy(output) for output in session.run(None, feeds)]
+
+
+def operators(program):
+    return {node.op_type for node in program.model.graph}
+
+
+class Sample(nn.Module):
+    def __init__(self, *arguments, **options):
+        super().__init__()
+        self.arguments, self.options = arguments, options
+        self.eval()
+
+    def forward(self, x, theta):
+        return affine_sample(x, theta, *self.arguments, **self.options)
+
+
+def all_maps(count):
+    maps = [theta for name, theta in MAPS.items() if name != "far outside"]
+    return torch.cat([maps[k % len(maps)] for k in range(count)]).float()
+
+
+@pytest.mark.parametrize("net", ("small", "cnn"))
+def test_networks_agree_on_digits_for_any_batch(digits, net):
+    model = create_model(net, (1, 28, 28), 10, transformer=True).eval()
+    torch.nn.init.normal_(model.transformer.localization[-1].weight, std=0.1)  # no longer the identity
+    batch = torch.export.Dim("batch")
+    program = stn_ext.onnx.export(model, (digits[:3],), dynamic_shapes=({0: batch},))
+    assert {"AffineGrid", "GridSample"} <= operators(program)
+    assert program.model.opset_imports == {"": 20}
+    for count in (1, 3, 200):
+        (logits,) = run(program, digits[:count])
+        with torch.no_grad():
+            expected = model(digits[:count])
+        # The classifier amplifies the warp's errors by less than ten.
+        torch.testing.assert_close(logits, expected, rtol=0, atol=10 * TOLERANCE)
+        assert (model.transformer(digits[:count]) - digits[:count]).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("align_corners", (False, True))
+@pytest.mark.parametrize("padding_mode", PADDINGS)
+def test_options_agree_on_digits(digits, padding_mode, align_corners):
+    sample = Sample((20, 33), padding_mode=padding_mode, align_corners=align_corners)
+    inputs = digits, all_maps(len(digits))
+    (output,) = run(stn_ext.onnx.export(sample, inputs), *inputs)
+    torch.testing.assert_close(output, sample(*inputs), rtol=0, atol=TOLERANCE)
+
+
+def test_size_may_vary(digits):
+    """Height and width left open: the default output is of the input's size."""
+    inputs = digits[:2], all_maps(2)
+    sizes = {0: torch.export.Dim("n"), 2: torch.export.Dim("h"), 3: torch.export.Dim("w")}
+    program = stn_ext.onnx.export(Sample(), inputs, dynamic_shapes=(sizes, {0: sizes[0]}))
+    inputs = digits[:5, :, 3:, :20], all_maps(5)
+    (output,) = run(program, inputs[0].contiguous(), inputs[1])
+    torch.testing.assert_close(output, affine_sample(*inputs), rtol=0, atol=TOLERANCE)
+
+
+def test_theta_of_another_precision(digits):
+    inputs = digits[:4], all_maps(4).double()
+    (output,) = run(stn_ext.onnx.export(Sample(), inputs), *inputs)
+    torch.testing.assert_close(output, affine_sample(*inputs), rtol=0, atol=TOLERANCE)
+
+
+def test_table_serves_torchs_own_export(digits):
+    inputs = digits[:4], all_maps(4)
+    with torch.no_grad():
+        program = torch.onnx.export(
+            Sample(), inputs, dynamo=True, custom_translation_table=stn_ext.onnx.TRANSLATIONS
+        )
+    torch.testing.assert_close(run(program, *inputs)[0], affine_sample(*inputs), rtol=0, atol=TOLERANCE)
+
+
+def test_file_is_written(digits, tmp_path):
+    path = tmp_path / "sample.onnx"
+    inputs = digits[:4], all_maps(4)
+    stn_ext.onnx.export(Sample(), inputs, path)
+    session = onnxruntime.InferenceSession(path)
+    assert [value.name for value in session.get_inputs()] == ["x", "theta"]
+
+
+def test_older_opsets_are_refused(digits):
+    with pytest.raises(ValueError, match=r"expected opset_version of at least 20, .* but got 18"):
+        stn_ext.onnx.export(Sample(), (digits[:1], all_maps(1)), opset_version=18)
+
+
+def test_import_stn_ext_needs_no_onnx():
+    code = "import sys, stn_ext; print([name for name in sys.modules if name.startswith('onnx')])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
