@@ -1,0 +1,169 @@
+"""torch.compile, torch.export and AOTInductor: whole graphs, sizes that vary, the same numbers."""
+
+import pytest
+import torch
+from torch import nn
+
+from stn_ext import affine_sample, warp_affine
+from stn_ext.models import create_model
+from tests.maps import MAPS, rotation
+
+# All but the sampler, which stays the operator it is, may be fused and reordered: a few roundings.
+TOLERANCE = 1e-5
+
+
+@pytest.fixture(autouse=True)
+def _fresh_compiler():
+    torch._dynamo.reset()
+
+
+def maps(count, device):
+    return torch.cat([rotation(17.7 * k + 3, 0.9 + 0.01 * k) for k in range(count)]).float().to(device)
+
+
+class Counter:
+    """A compiler's backend that counts the graphs it is given."""
+
+    def __init__(self, backend="aot_eager"):
+        self.graphs = 0
+        self.compile = torch._dynamo.lookup_backend(backend)
+
+    def __call__(self, graph, inputs):
+        self.graphs += 1
+        return self.compile(graph, inputs)
+
+
+def loss(x, theta):
+    return affine_sample(x, theta, padding_mode="border").square().mean()
+
+
+def check_steps(compiled, shapes, device):
+    """The loss and both gradients are those without a compiler."""
+    for shape in shapes:
+        x, theta = torch.randn(shape, device=device), maps(shape[0], device)
+        results = []
+        for f in (compiled, loss):
+            a, t = x.clone().requires_grad_(), theta.clone().requires_grad_()
+            value = f(a, t)
+            results.append((value.detach(), *torch.autograd.grad(value, (a, t))))
+        for ours, expected in zip(*results, strict=True):
+            torch.testing.assert_close(ours, expected, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def test_other_batches_do_not_recompile(device):
+    """One graph, forward and backward, serves every batch, height and width when they are dynamic."""
+    counter = Counter()
+    compiled = torch.compile(loss, fullgraph=True, dynamic=True, backend=counter)
+    check_steps(compiled, [(4, 3, 12, 9), (5, 3, 12, 9), (64, 3, 12, 9), (7, 3, 20, 31)], device)
+    assert counter.graphs == 1
+
+
+def test_a_second_batch_size_makes_it_dynamic_for_good(device):
+    """By default the first call is for one size, and the second compiles for all that follow."""
+    counter = Counter()
+    compiled = torch.compile(loss, fullgraph=True, backend=counter)
+    check_steps(compiled, [(4, 2, 12, 9), (6, 2, 12, 9), (3, 2, 12, 9), (17, 2, 12, 9)], device)
+    assert counter.graphs == 2
+
+
+def test_inductor_compiles_a_training_step(device):
+    compiled = torch.compile(loss, fullgraph=True, dynamic=True)
+    check_steps(compiled, [(3, 2, 12, 9), (8, 2, 11, 14)], device)
+
+
+def test_a_networks_training_step_serves_every_batch(device):
+    model = create_model("small", (1, 28, 28), 10, transformer=True).to(device).eval()
+    nn.init.normal_(model.transformer.localization[-1].weight, std=0.1)
+    counter = Counter()
+    compiled = torch.compile(model, fullgraph=True, backend=counter)
+    compilations = []
+    for count in (16, 17, 40):  # PyTorch's convolutions distinguish batches below 16 from larger ones
+        x = torch.rand(count, 1, 28, 28, device=device)
+        torch._dynamo.mark_dynamic(x, 0)
+        gradients = []
+        for network in (compiled, model):
+            network(x).logsumexp(1).mean().backward()
+            gradients.append([p.grad.clone() for p in model.parameters()])
+            model.zero_grad()
+        for ours, expected in zip(*gradients, strict=True):
+            torch.testing.assert_close(ours, expected, rtol=1e-4, atol=TOLERANCE)
+        compilations.append(counter.graphs)
+    assert compilations == [1, 1, 1]
+
+
+def test_warp_affine_compiles_whole(device):
+    compiled = torch.compile(warp_affine, fullgraph=True, dynamic=True, backend="aot_eager")
+    M = torch.tensor([[[0.9, 0.2, 1.3], [-0.1, 1.1, 0.4]]], device=device)
+    for size in (9, 14):
+        src = torch.rand(3, 2, size, 11, device=device)
+        torch.testing.assert_close(compiled(src, M, (8, size)), warp_affine(src, M, (8, size)))
+
+
+def test_channels_last_is_known_to_the_compiler(device):
+    """Else a compiled graph would read its output by the wrong strides."""
+    compiled = torch.compile(lambda x, t: affine_sample(x, t) + 1, fullgraph=True, backend="aot_eager")
+    x = torch.randn(2, 4, 6, 7, device=device).to(memory_format=torch.channels_last)
+    y = compiled(x, maps(2, device))
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(y, affine_sample(x, maps(2, device)) + 1)
+
+
+class Warp(nn.Module):
+    def forward(self, x, theta):
+        return affine_sample(x, theta, padding_mode="reflection")
+
+
+DYNAMIC = ({0: torch.export.Dim("batch"), 2: torch.export.Dim("height")}, {0: torch.export.Dim("batch")})
+
+
+def exported(device):
+    return torch.export.export(
+        Warp(), (torch.rand(2, 3, 9, 8, device=device), maps(2, device)), dynamic_shapes=DYNAMIC
+    )
+
+
+def test_export_keeps_one_operator_and_varying_sizes(device):
+    program = exported(device)
+    calls = [node.target for node in program.graph.nodes if node.op == "call_function"]
+    assert torch.ops.stn_ext.affine_sample.default in calls
+    for shape in ((1, 3, 9, 8), (5, 3, 21, 8)):
+        x, theta = torch.rand(shape, device=device), maps(shape[0], device)
+        assert torch.equal(program.module()(x, theta), Warp()(x, theta))
+
+
+def test_exported_programs_are_saved_and_loaded(device, tmp_path):
+    torch.export.save(exported(device), tmp_path / "warp.pt2")
+    loaded = torch.export.load(tmp_path / "warp.pt2").module()
+    x, theta = torch.rand(4, 3, 10, 8, device=device), maps(4, device)
+    assert torch.equal(loaded(x, theta), Warp()(x, theta))
+
+
+def test_aot_inductor_package(device, tmp_path):
+    """A package of machine code, loaded without the Python of the network."""
+    path = torch._inductor.aoti_compile_and_package(exported(device), package_path=str(tmp_path / "warp.pt2"))
+    packaged = torch._inductor.aoti_load_package(path)
+    for shape in ((3, 3, 9, 8), (5, 3, 14, 8)):
+        x, theta = torch.rand(shape, device=device), maps(shape[0], device)
+        torch.testing.assert_close(packaged(x, theta), Warp()(x, theta), rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64))
+@pytest.mark.parametrize("memory_format", (torch.contiguous_format, torch.channels_last))
+def test_opcheck_covers_every_operator(device, dtype, memory_format):
+    """Schemas tell the truth about aliases, fake kernels about shapes and strides."""
+    x = torch.randn(2, 3, 7, 8, dtype=dtype, device=device).to(memory_format=memory_format)
+    grad = torch.randn(2, 3, 5, 6, dtype=dtype, device=device).to(memory_format=memory_format)
+    theta = torch.cat([MAPS["small turn"], MAPS["shear"]]).to(device)
+    arguments = {
+        "affine_sample": (x, theta, (5, 6), "zeros", False),
+        "affine_sample_moments": (grad, x, theta, "border", True),
+        "affine_sample_adjoint": (grad, theta, (7, 8), "reflection", False),
+    }
+    registered = {
+        schema.name.removeprefix("stn_ext::")
+        for schema in torch._C._jit_get_all_schemas()
+        if schema.name.startswith("stn_ext::")
+    }
+    assert registered == arguments.keys()
+    for name, args in arguments.items():
+        torch.library.opcheck(getattr(torch.ops.stn_ext, name).default, args)
