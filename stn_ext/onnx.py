@@ -90,8 +90,10 @@ def _affine_sample(
 
 def _vector(length: Any) -> Any:
     """A number, known or to be known when the network runs, as a vector of one."""
-    one = op.Constant(value_ints=[1])
-    return op.Constant(value_ints=[length]) if isinstance(length, int) else op.Reshape(length, one)
+    if isinstance(length, int):
+        return op.Constant(value_ints=[length])
+    first: Any = op.Constant(value_ints=[0])
+    return op.Unsqueeze(length, first)
 
 
 TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {

@@ -55,7 +55,7 @@ def warp_affine(
     _check(src, M, dsize)
     batch, channels, height, width = src.shape
     out_shape = (batch, channels, *dsize)
-    size = tuple(dsize)
+    size = (dsize[0], dsize[1])
     if 0 in size:
         # One pixel stands in, so that all arguments are checked and the result has its place in the graph.
         src, size, height, width = src.sum((2, 3), keepdim=True, dtype=src.dtype), (1, 1), 1, 1
@@ -100,7 +100,7 @@ def _inverse(M: Tensor) -> Tensor:
 def _fill(
     src: Tensor,
     theta: Tensor,
-    size: tuple[int, ...],
+    size: tuple[int, int],
     mode: str,
     fill_value: Tensor | None,
     out_shape: tuple[int, ...],
@@ -120,7 +120,7 @@ def _fill(
         )
     fill = fill.to(src)
     if fill.dim() <= 3 and fill.shape[-2:].numel() == 1 and not fill.requires_grad:
-        return affine_sample(src, theta, size, mode=mode, fill=fill.expand(channels, 1, 1).flatten())
+        return affine_sample(src, theta, size, mode=mode, fill=fill.expand(channels, 1, 1).flatten())  # type: ignore[call-arg]
     if not src.is_floating_point():
         raise TypeError(f"warp_affine: expected one fill_value a channel for images of {src.dtype}")
     covered = affine_sample(src.new_ones(1).expand(len(src), 1, *src.shape[2:]), theta, size, mode=mode)

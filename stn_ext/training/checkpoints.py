@@ -26,7 +26,7 @@ def find(directory: Path, epoch: int | None = None) -> Path | None:
     """
     paths = sorted(directory.glob("model_epoch*.pth"))
     found = {int(match[1]): path for path in paths if (match := _NAME.fullmatch(path.name))}
-    return found.get(max(found, default=None) if epoch is None else epoch)
+    return found.get(max(found, default=-1) if epoch is None else epoch)
 
 
 def to_bytes(state: dict) -> bytes:

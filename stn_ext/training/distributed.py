@@ -9,7 +9,7 @@ import tempfile
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -49,11 +49,11 @@ class Process:
             dist.all_reduce(values)
         return values
 
-    def gather(self, value: object) -> list:
+    def gather(self, value: object) -> list[Any]:
         """Each process's value, by rank."""
         if self.world == 1:
             return [value]
-        values = [None] * self.world
+        values: list[Any] = [None] * self.world
         dist.all_gather_object(values, value)
         return values
 
@@ -72,7 +72,7 @@ class Process:
                     mistake = str(error)
             for told in filter(None, self.gather(mistake)):
                 raise UserError(told)
-        return result
+        return cast(T, result)
 
     def share_buffers(self, model: nn.Module) -> None:
         """Gives every process the main one's running statistics."""
@@ -154,7 +154,13 @@ def _spawn(work: Callable[[Namespace, Process], None], args: Namespace, devices:
             sys.exit(130)
 
 
-def _child(rank: int, work: Callable, args: Namespace, devices: list[torch.device], init_method: str) -> None:
+def _child(
+    rank: int,
+    work: Callable[[Namespace, Process], None],
+    args: Namespace,
+    devices: list[torch.device],
+    init_method: str,
+) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which passes it on
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     process = Process(devices[rank], rank, len(devices))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
-from types import TracebackType
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any
 
 
 class Interruption:
@@ -14,12 +16,13 @@ class Interruption:
 
     def __init__(self) -> None:
         self._requested = False
-        self._before: dict[int, object] = {}
+        self._before: dict[int, Callable[[int, FrameType | None], Any]] = {}
 
     def __enter__(self) -> Interruption:
         for number in (signal.SIGINT, signal.SIGTERM):
             if signal.getsignal(number) is signal.default_int_handler:
-                self._before[number] = signal.signal(number, self._request)
+                self._before[number] = signal.default_int_handler
+                signal.signal(number, self._request)
         return self
 
     def __exit__(

@@ -44,9 +44,8 @@ class Run:
         self.args, self.about, self.process = args, about, process
         self.epoch = 0
         torch.manual_seed(args.seed)
-        self.model = build(args.net, args.transformer, about).to(
-            process.device, memory_format=torch.channels_last
-        )
+        model = build(args.net, args.transformer, about)
+        self.model = model.to(memory_format=torch.channels_last).to(process.device)
         self.optimizer = engine.make_optimizer(self.model, args)
         steps = engine.steps_per_epoch(num_images, args.batch_size)
         self.scheduler = engine.make_scheduler(self.optimizer, args, steps)

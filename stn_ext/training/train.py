@@ -9,6 +9,7 @@ from argparse import Namespace
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from . import checkpoints, config, data, engine
 from .distributed import Process
@@ -89,7 +90,7 @@ def train_epochs(
             raise UserError(f"the loss became {metrics.loss} in epoch {epoch}: lower --lr_cls and --lr_stn")
         process.share_buffers(run.model)
         held_out = engine.evaluate(run.model, validation, normalisation, process)
-        if args.lr_policy == "plateau":
+        if isinstance(run.scheduler, ReduceLROnPlateau):
             run.scheduler.step(held_out.loss)
         run.epoch = epoch
         state = run.state()
