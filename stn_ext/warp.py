@@ -39,7 +39,7 @@ def warp_affine(
             shape that broadcasts to the result's. Default: zeros.
 
     Returns:
-        (B, C, *dsize), of src's dtype and device. Gradients flow to src, M and fill_value.
+        (B, C, height, width), of src's dtype and device. Gradients flow to src, M and fill_value.
 
     Raises:
         ValueError: an argument of the wrong shape, device or value.
