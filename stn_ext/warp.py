@@ -62,7 +62,7 @@ def warp_affine(
     # Only where it matters: between aligned corners an axis of one pixel would lose its place.
     align_corners = align_corners and padding_mode == "reflection"
     theta = pixels_to_normalised(_inverse(M), (height, width), size, align_corners=align_corners)
-    if len(theta) == 1:
+    if theta.shape[0] == 1:  # len() would fix the batch of an exported program
         theta = theta.expand(batch, 2, 3)
     if padding_mode == "fill":
         result = _fill(src, theta, size, mode, fill_value, out_shape)
@@ -123,5 +123,5 @@ def _fill(
         return affine_sample(src, theta, size, mode=mode, fill=fill.expand(channels, 1, 1).flatten())  # type: ignore[call-arg]
     if not src.is_floating_point():
         raise TypeError(f"warp_affine: expected one fill_value a channel for images of {src.dtype}")
-    covered = affine_sample(src.new_ones(1).expand(len(src), 1, *src.shape[2:]), theta, size, mode=mode)
+    covered = affine_sample(src.new_ones(1).expand(src.shape[0], 1, *src.shape[2:]), theta, size, mode=mode)
     return affine_sample(src, theta, size, mode=mode) + (1 - covered) * fill

@@ -99,6 +99,18 @@ def test_warp_affine_compiles_whole(device):
         torch.testing.assert_close(compiled(src, M, (8, size)), warp_affine(src, M, (8, size)))
 
 
+def test_warp_affine_is_exported_for_any_batch(device):
+    class Module(nn.Module):
+        def forward(self, x, M):
+            return warp_affine(x, M, (8, 9))
+
+    arguments = torch.rand(4, 2, 6, 7, device=device), maps(4, device)
+    batch = torch.export.Dim("batch")
+    program = torch.export.export(Module(), arguments, dynamic_shapes=({0: batch}, {0: batch})).module()
+    x, M = torch.rand(9, 2, 6, 7, device=device), maps(9, device)
+    torch.testing.assert_close(program(x, M), warp_affine(x, M, (8, 9)))
+
+
 def test_channels_last_is_known_to_the_compiler(device):
     """Else a compiled graph would read its output by the wrong strides."""
     compiled = torch.compile(lambda x, t: affine_sample(x, t) + 1, fullgraph=True, backend="aot_eager")
