@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import accuracy
+import capabilities
 import errors
 import sampler
 from cases import COMMON
@@ -24,11 +25,13 @@ RESULTS = ROOT / "benchmarks/results"
 
 def tables(results: Path = RESULTS) -> dict[str, str]:
     """The text for each marker, from the recorded results."""
-    trained, timed, exact = (
-        json.loads((results / f"{name}.json").read_text()) for name in ("accuracy", "sampler-cpu", "errors")
+    trained, timed, exact, tried = (
+        json.loads((results / f"{name}.json").read_text())
+        for name in ("accuracy", "sampler-cpu", "errors", "capabilities")
     )
     return {
         "accuracy": f"{accuracy.table(trained['runs'])}\n\n{on(trained['machine'])}",
+        "capabilities": f"{capabilities.table(tried['rows'])}\n\n{on(tried['machine'])}",
         "errors": f"{errors.table(exact['rows'])}\n\n{on(exact['machine'])}",
         "sampler": f"{speed(timed['rows'])}\n\n{plot(results / 'sampler-cpu.png')}{on(timed['machine'])}",
     }
