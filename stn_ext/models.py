@@ -58,7 +58,7 @@ def create_model(
         classifier = make_classifier(shape, num_classes)
         if not transformer:
             return ImageClassifier(classifier)
-        localization = make_localization(shape, TRANSFORMS[transform].num_parameters)
+        localization = make_localization(shape, TRANSFORMS[transform]().num_parameters)
     except RuntimeError as error:
         _, height, width = shape
         raise ValueError(f"images of {height} x {width} are too small for the net {net!r}") from error

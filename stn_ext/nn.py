@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from . import functional
-from .transforms import TRANSFORMS
+from . import transforms
 
-__all__ = ["SpatialTransformer"]
+__all__ = ["ParallelTransformers", "SpatialTransformer"]
 
 
 class SpatialTransformer(nn.Module):
     """Warps its input by the parameters that a localisation network reads from it (Jaderberg et al. 2015).
 
-    It starts as the identity: the weight of the localisation network's last ``nn.Linear`` is set to zero
-    and its bias to the identity's parameters.
+    The input may be an image or a feature map, of any number of channels, at any depth of a network. It
+    starts as the identity: the weight of the localisation network's last ``nn.Linear`` is set to zero and its
+    bias to the identity's parameters.
 
     Args:
         localization: maps the input (N, C, H, W) to parameters (N, P); its last ``nn.Linear`` must have
@@ -23,9 +26,16 @@ class SpatialTransformer(nn.Module):
         transform: a name in :data:`stn_ext.transforms.TRANSFORMS`.
         size: the output's (H_out, W_out); the input's when None.
         padding_mode, align_corners: as for :func:`stn_ext.affine_sample`.
+        antialias: for an output smaller than the input, of whose pixels plain sampling would skip some: an
+            output pixel is the mean of r_y x r_x samples spread evenly over its square, where r_y =
+            ceil(H / H_out) and r_x = ceil(W / W_out), so that the identity skips none. What the map itself
+            shrinks comes on top of that, and is not counted. It costs as much as an output larger by r_y
+            and r_x.
+        options: the transform's own, such as ``grid`` of a thin plate spline.
 
     Raises:
-        ValueError: an unknown transform, or a last layer that does not fit it.
+        ValueError: an unknown transform or option, a last layer that does not fit it, or antialias together
+            with align_corners, under which pixels are no squares.
     """
 
     def __init__(
@@ -36,16 +46,18 @@ class SpatialTransformer(nn.Module):
         *,
         padding_mode: str = "zeros",
         align_corners: bool = False,
+        antialias: bool = False,
+        **options,
     ) -> None:
         super().__init__()
-        if transform not in TRANSFORMS:
-            known = ", ".join(TRANSFORMS)
-            raise ValueError(f"SpatialTransformer: expected a transform of {known}, but got {transform!r}")
+        if antialias and align_corners:
+            raise ValueError("SpatialTransformer: expected align_corners=False with antialias=True")
         self.localization = localization
-        self.transform = TRANSFORMS[transform]
+        self.transform = transforms.create(transform, **options)
         self.size = size
         self.padding_mode = padding_mode
         self.align_corners = align_corners
+        self.antialias = antialias
         self.reset_to_identity()
 
     @torch.no_grad()
@@ -65,15 +77,42 @@ class SpatialTransformer(nn.Module):
         last.bias.copy_(torch.tensor(self.transform.identity))
 
     def forward(self, x: Tensor, return_theta: bool = False) -> Tensor | tuple[Tensor, Tensor]:
-        """Warps x (N, C, H, W) to (N, C, H_out, W_out); with return_theta also gives theta (N, 2, 3)."""
-        theta = self.transform.theta(self.localization(x))
-        warped = functional.affine_sample(
-            x, theta, self.size, padding_mode=self.padding_mode, align_corners=self.align_corners
-        )
+        """Warps x (N, C, H, W) to (N, C, H_out, W_out); with return_theta also gives theta.
+
+        Theta is (N, 2, 3), (N, 3, 3) of a projective map, or (N, 2, K + 3) of a thin plate spline.
+        """
+        theta = self.transform(self.localization(x))
+        warped = self.sample(x, theta)
         return (warped, theta) if return_theta else warped
+
+    def sample(self, x: Tensor, theta: Tensor) -> Tensor:
+        """Warps x by a theta that is given, to the size and with the options of this module."""
+        options = {"padding_mode": self.padding_mode, "align_corners": self.align_corners}
+        if not self.antialias or self.size is None:
+            return self.transform.sample(x, theta, self.size, **options)
+        (height, width), (out_height, out_width) = x.shape[-2:], self.size
+        samples = -(-height // out_height), -(-width // out_width)
+        fine = self.transform.sample(x, theta, (samples[0] * out_height, samples[1] * out_width), **options)
+        return F.avg_pool2d(fine, samples) if samples != (1, 1) else fine
 
     def extra_repr(self) -> str:
         return (
-            f"transform={self.transform.name}, size={self.size}, "
-            f"padding_mode={self.padding_mode}, align_corners={self.align_corners}"
+            f"size={self.size}, padding_mode={self.padding_mode}, align_corners={self.align_corners}, "
+            f"antialias={self.antialias}"
         )
+
+
+class ParallelTransformers(nn.Module):
+    """Several spatial transformers of one input, their outputs concatenated over channels.
+
+    As in the two- and four-transformer networks of Jaderberg et al. 2015. The outputs must have one size.
+    """
+
+    def __init__(self, transformers: Iterable[SpatialTransformer]) -> None:
+        super().__init__()
+        self.transformers = nn.ModuleList(transformers)
+
+    def forward(self, x: Tensor, return_theta: bool = False) -> Tensor | tuple[Tensor, list[Tensor]]:
+        """Warps x (N, C, H, W) to (N, T * C, H_out, W_out); with return_theta also gives the T thetas."""
+        warped, thetas = zip(*(t(x, return_theta=True) for t in self.transformers), strict=True)
+        return (torch.cat(warped, 1), list(thetas)) if return_theta else torch.cat(warped, 1)

@@ -6,6 +6,8 @@ any device, and shares no code with the compiled kernels. Give it float64 tensor
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -20,32 +22,100 @@ def affine_sample(
     align_corners: bool = False,
 ) -> Tensor:
     """What :func:`stn_ext.affine_sample` computes; see there for the arguments."""
+    return _sample(affine_map, input, theta, size, mode, padding_mode, align_corners)
+
+
+def projective_sample(
+    input: Tensor,
+    theta: Tensor,
+    size: tuple[int, int] | None = None,
+    *,
+    mode: str = "bilinear",
+    padding_mode: str = "zeros",
+    align_corners: bool = False,
+) -> Tensor:
+    """What :func:`stn_ext.projective_sample` computes; see there for the arguments."""
+    return _sample(projective_map, input, theta, size, mode, padding_mode, align_corners)
+
+
+def thin_plate_spline_sample(
+    input: Tensor,
+    theta: Tensor,
+    points: Tensor,
+    size: tuple[int, int] | None = None,
+    *,
+    mode: str = "bilinear",
+    padding_mode: str = "zeros",
+    align_corners: bool = False,
+) -> Tensor:
+    """What :func:`stn_ext.thin_plate_spline_sample` computes; see there for the arguments."""
+
+    def mapping(theta: Tensor, xt: Tensor, yt: Tensor) -> tuple[Tensor, Tensor]:
+        return thin_plate_spline_map(theta, points.to(theta.dtype), xt, yt)
+
+    return _sample(mapping, input, theta, size, mode, padding_mode, align_corners)
+
+
+# A map takes theta and the output's normalised coordinates, xt (1, W_out) and yt (H_out, 1), to the input's,
+# xs and ys, each (N, H_out, W_out). They run from -1 to 1 over the image: over the edges of the outer pixels
+# with align_corners=False, over their centres with align_corners=True.
+Map = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def affine_map(theta: Tensor, xt: Tensor, yt: Tensor) -> tuple[Tensor, Tensor]:
+    """(x_s, y_s) = theta (x_t, y_t, 1), theta (N, 2, 3): Jaderberg et al. 2015, equation 1."""
+    t = theta[:, :, :, None, None]
+    return tuple(t[:, row, 0] * xt + t[:, row, 1] * yt + t[:, row, 2] for row in range(2))
+
+
+def projective_map(theta: Tensor, xt: Tensor, yt: Tensor) -> tuple[Tensor, Tensor]:
+    """(x, y, w) = theta (x_t, y_t, 1), theta (N, 3, 3); (x_s, y_s) = (x, y) / w.
+
+    Where w <= 0, on and behind the horizon, there is no image: the coordinates are infinite.
+    """
+    t = theta[:, :, :, None, None]
+    x, y, w = (t[:, row, 0] * xt + t[:, row, 1] * yt + t[:, row, 2] for row in range(3))
+    behind = w <= 0
+    # Divided by 1 there: what is not selected has a derivative too, which must be finite.
+    w = torch.where(behind, 1, w)
+    return torch.where(behind, torch.inf, x / w), torch.where(behind, torch.inf, y / w)
+
+
+def thin_plate_spline_map(theta: Tensor, points: Tensor, xt: Tensor, yt: Tensor) -> tuple[Tensor, Tensor]:
+    """A weighted sum of the radial basis about the points (K, 2), and an affine map; theta (N, 2, K + 3).
+
+    x_s = sum_k theta_k U(|p - points_k|^2) + theta_K x_t + theta_(K+1) y_t + theta_(K+2), with
+    U(r^2) = r^2 log r^2, and y_s likewise: Bookstein 1989.
+    """
+    count = len(points)
+    squared = (xt[..., None] - points[:, 0]) ** 2 + (yt[..., None] - points[:, 1]) ** 2
+    basis = torch.xlogy(squared, squared)  # (H_out, W_out, K); 0 at a point itself
+    bent = torch.einsum("hwk,nrk->rnhw", basis, theta[:, :, :count])
+    xs, ys = affine_map(theta[:, :, count:], xt, yt)
+    return bent[0] + xs, bent[1] + ys
+
+
+def _sample(
+    mapping: Map,
+    input: Tensor,
+    theta: Tensor,
+    size: tuple[int, int] | None,
+    mode: str,
+    padding_mode: str,
+    align_corners: bool,
+) -> Tensor:
+    """The input read, for each of the output's pixels, where the map says."""
     if mode != "bilinear":
-        raise ValueError(f"affine_sample: expected mode 'bilinear', but got {mode!r}")
+        raise ValueError(f"expected mode 'bilinear', but got {mode!r}")
     height, width = input.shape[-2:]
     out_height, out_width = (height, width) if size is None else size
     dtype = torch.promote_types(input.dtype, theta.dtype)
-    ix, iy = affine_coordinates(
-        theta.to(dtype), (height, width), (out_height, out_width), align_corners=align_corners
-    )
+    theta = theta.to(dtype)
+    xt = _normalised(out_width, align_corners, theta)[None, :]
+    yt = _normalised(out_height, align_corners, theta)[:, None]
+    xs, ys = mapping(theta, xt, yt)
+    ix, iy = _to_pixels(xs, width, align_corners), _to_pixels(ys, height, align_corners)
     return bilinear(input.to(dtype), ix, iy, padding_mode, align_corners).to(input.dtype)
-
-
-def affine_coordinates(
-    theta: Tensor, in_size: tuple[int, int], out_size: tuple[int, int], *, align_corners: bool
-) -> tuple[Tensor, Tensor]:
-    """Pixel coordinates (ix, iy), each (N, H_out, W_out), at which the input is read.
-
-    Jaderberg et al. 2015, equation 1: (x_s, y_s) = theta (x_t, y_t, 1), in coordinates that run
-    from -1 to 1 over the image; the edges of the outer pixels with align_corners=False, their
-    centres with align_corners=True.
-    """
-    xt = _normalised(out_size[1], align_corners, theta)
-    yt = _normalised(out_size[0], align_corners, theta)
-    t = theta[:, :, :, None, None]
-    xs = t[:, 0, 0] * xt[None, None, :] + t[:, 0, 1] * yt[None, :, None] + t[:, 0, 2]
-    ys = t[:, 1, 0] * xt[None, None, :] + t[:, 1, 1] * yt[None, :, None] + t[:, 1, 2]
-    return _to_pixels(xs, in_size[1], align_corners), _to_pixels(ys, in_size[0], align_corners)
 
 
 def bilinear(input: Tensor, ix: Tensor, iy: Tensor, padding_mode: str, align_corners: bool) -> Tensor:
@@ -95,10 +165,7 @@ def _pad_coordinate(x: Tensor, length: int, padding_mode: str, align_corners: bo
         low, span = (0.0, length - 1) if align_corners else (-0.5, length)
         x = _reflect(x, low, span)
     elif padding_mode != "border":
-        raise ValueError(
-            "affine_sample: expected padding_mode 'zeros', 'border' or 'reflection', "
-            f"but got {padding_mode!r}"
-        )
+        raise ValueError(f"expected padding_mode 'zeros', 'border' or 'reflection', but got {padding_mode!r}")
     # As in grid_sample, a coordinate on or beyond the outer pixels' centres has no gradient.
     within = (x > 0) & (x < length - 1)
     return torch.where(within, x, x.detach().clamp(0, max(length - 1, 0)))
