@@ -1,21 +1,23 @@
-"""Image classifiers, each with a spatial transformer in front or without it.
+"""Image classifiers, each with a spatial transformer in front or without it, as its control.
 
-The classifier is the same network both ways, with the same initial weights for the same seed, so that the
-one without is the control of the one with. Sizes come from the images' shape: nothing here is fixed to
-28 x 28 pixels, one channel or ten classes.
+Without one the classifier is the same network, with the same initial weights for the same seed; or, so that
+its parameters cannot be what makes the difference, a wider one with as many as both have together. Sizes come
+from the images' shape: nothing here is fixed to 28 x 28 pixels, one channel or ten classes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
 
 import torch
 from torch import Tensor, nn
 
-from .nn import SpatialTransformer
-from .transforms import TRANSFORMS
+from . import transforms
+from .nn import ParallelTransformers, SpatialTransformer
 
-__all__ = ["NETS", "ImageClassifier", "create_model"]
+__all__ = ["NETS", "ImageClassifier", "Net", "create_model", "num_parameters"]
 
 Shape = tuple[int, int, int]
 
@@ -23,7 +25,9 @@ Shape = tuple[int, int, int]
 class ImageClassifier(nn.Module):
     """A classifier of what the transformer, where there is one, makes of the image."""
 
-    def __init__(self, classifier: nn.Module, transformer: SpatialTransformer | None = None) -> None:
+    def __init__(
+        self, classifier: nn.Module, transformer: SpatialTransformer | ParallelTransformers | None = None
+    ) -> None:
         super().__init__()
         self.classifier = classifier
         self.transformer = transformer
@@ -37,8 +41,27 @@ class ImageClassifier(nn.Module):
         return x if self.transformer is None else self.transformer(x)
 
 
+@dataclass(frozen=True)
+class Net:
+    """The two halves of a network."""
+
+    classifier: Callable[[Shape, int, int], nn.Module]  # of the images' shape, a number of classes, a width
+    localization: Callable[[Shape, int], nn.Module]  # of the images' shape and a number of parameters
+    width: Callable[[Shape], int]  # the classifier's usual one: its first layer's channels or units
+
+
 def create_model(
-    net: str, shape: Shape, num_classes: int, *, transformer: bool, transform: str = "affine"
+    net: str,
+    shape: Shape,
+    num_classes: int,
+    *,
+    transformer: bool,
+    transform: str = "affine",
+    num_transformers: int = 1,
+    warp_size: tuple[int, int] | None = None,
+    antialias: bool = False,
+    width: int | None = None,
+    widened: bool = False,
 ) -> ImageClassifier:
     """A new network for images of shape (C, H, W).
 
@@ -46,31 +69,63 @@ def create_model(
         net: a name in :data:`NETS`.
         transformer: whether a spatial transformer stands in front of the classifier.
         transform: its kind, a name in :data:`stn_ext.transforms.TRANSFORMS`.
+        num_transformers: as many in parallel; the classifier sees their outputs as so many more channels.
+        warp_size: (height, width) of what a transformer puts out; the images' own when None.
+        antialias: as for :class:`stn_ext.nn.SpatialTransformer`.
+        width: of the classifier; the net's usual one when None.
+        widened: a classifier without a transformer is made so much wider that it has at least as many
+            parameters as with the transformer that the other arguments describe. Nothing else uses those.
 
     Raises:
-        ValueError: an unknown net, or images too small for it.
+        ValueError: an unknown net or transform, or images too small for it.
     """
     if net not in NETS:
         raise ValueError(f"unknown net {net!r}: expected one of {', '.join(NETS)}")
-    make_classifier, make_localization = NETS[net]
+    parts = NETS[net]
+    seen = (num_transformers * shape[0], *(warp_size or shape[1:]))
     try:
         # The classifier comes first: it draws the same initial weights with a transformer and without.
-        classifier = make_classifier(shape, num_classes)
-        if not transformer:
-            return ImageClassifier(classifier)
-        localization = make_localization(shape, TRANSFORMS[transform]().num_parameters)
+        if transformer:
+            classifier = parts.classifier(seen, num_classes, width or parts.width(seen))
+            transformers = [
+                SpatialTransformer(
+                    parts.localization(shape, transforms.create(transform).num_parameters),
+                    transform,
+                    warp_size,
+                    antialias=antialias,
+                )
+                for _ in range(num_transformers)
+            ]
+            front = transformers[0] if num_transformers == 1 else ParallelTransformers(transformers)
+            return ImageClassifier(classifier, front)
+        if widened:
+            with torch.device("meta"):  # draws no random numbers
+                options = {"transform": transform, "num_transformers": num_transformers}
+                model = create_model(
+                    net, shape, num_classes, transformer=True, warp_size=warp_size, width=width, **options
+                )
+                width = _width_for(num_parameters(model), parts, shape, num_classes)
+        return ImageClassifier(parts.classifier(shape, num_classes, width or parts.width(shape)))
     except RuntimeError as error:
         _, height, width = shape
         raise ValueError(f"images of {height} x {width} are too small for the net {net!r}") from error
-    return ImageClassifier(classifier, SpatialTransformer(localization, transform))
 
 
-def small_classifier(shape: Shape, num_classes: int) -> nn.Sequential:
+def num_parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _width_for(parameters: int, parts: Net, shape: Shape, num_classes: int) -> int:
+    """The least width at which the classifier has so many parameters."""
+    return next(w for w in count(1) if num_parameters(parts.classifier(shape, num_classes, w)) >= parameters)
+
+
+def small_classifier(shape: Shape, num_classes: int, width: int) -> nn.Sequential:
     features = nn.Sequential(
-        nn.Conv2d(shape[0], 10, 5),
+        nn.Conv2d(shape[0], width, 5),
         nn.MaxPool2d(2),
         nn.ReLU(),
-        nn.Conv2d(10, 20, 5),
+        nn.Conv2d(width, 2 * width, 5),
         nn.Dropout2d(),
         nn.MaxPool2d(2),
         nn.ReLU(),
@@ -78,10 +133,10 @@ def small_classifier(shape: Shape, num_classes: int) -> nn.Sequential:
     )
     return nn.Sequential(
         features,
-        nn.Linear(_num_features(features, shape), 50),
+        nn.Linear(_num_features(features, shape), 5 * width),
         nn.ReLU(),
         nn.Dropout(),
-        nn.Linear(50, num_classes),
+        nn.Linear(5 * width, num_classes),
     )
 
 
@@ -103,17 +158,17 @@ def small_localization(shape: Shape, num_parameters: int) -> nn.Sequential:
     )
 
 
-def cnn_classifier(shape: Shape, num_classes: int) -> nn.Sequential:
+def cnn_classifier(shape: Shape, num_classes: int, width: int) -> nn.Sequential:
     return nn.Sequential(
-        *_convolution(shape[0], 16, pool=True),
-        *_convolution(16, 32),
-        *_convolution(32, 32, pool=True),
-        *_convolution(32, 64),
-        *_convolution(64, 64),
+        *_convolution(shape[0], width, pool=True),
+        *_convolution(width, 2 * width),
+        *_convolution(2 * width, 2 * width, pool=True),
+        *_convolution(2 * width, 4 * width),
+        *_convolution(4 * width, 4 * width),
         nn.AdaptiveAvgPool2d(3),
         nn.Flatten(),
         nn.Dropout(0.3),
-        nn.Linear(64 * 3 * 3, num_classes),
+        nn.Linear(4 * width * 3 * 3, num_classes),
     )
 
 
@@ -140,6 +195,67 @@ def _convolution(in_channels: int, out_channels: int, *, pool: bool = False) -> 
     return [convolution, *pooling, nn.BatchNorm2d(out_channels, momentum=0.3), nn.ReLU(inplace=True)]
 
 
+# The networks of Jaderberg et al. 2015 for distorted digits. The number of weights in a fully connected layer
+# depends on the digits' size: these are as wide as keeps a network at about the paper's 400 thousand.
+
+
+def paper_fcn_classifier(shape: Shape, num_classes: int, width: int) -> nn.Sequential:
+    channels, height, width_ = shape
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(channels * height * width_, width),
+        nn.ReLU(),
+        nn.Linear(width, width),
+        nn.ReLU(),
+        nn.Linear(width, num_classes),
+    )
+
+
+def paper_fcn_width(shape: Shape) -> int:
+    """At most 256 units, and 275 thousand weights in the first layer, besides the localisation network's."""
+    channels, height, width = shape
+    return max(1, min(256, 275_000 // (channels * height * width)))
+
+
+def paper_fcn_localization(shape: Shape, num_parameters: int) -> nn.Sequential:
+    channels, height, width = shape
+    layers: list[nn.Module] = [nn.Flatten()]
+    for inputs in (channels * height * width, 32, 32):
+        layers += [nn.Linear(inputs, 32), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(32, num_parameters))
+
+
+def paper_cnn_classifier(shape: Shape, num_classes: int, width: int) -> nn.Sequential:
+    features = nn.Sequential(
+        nn.Conv2d(shape[0], width, 9),
+        nn.MaxPool2d(2),
+        nn.ReLU(),
+        nn.Conv2d(width, width, 7),
+        nn.MaxPool2d(2),
+        nn.ReLU(),
+        nn.Flatten(),
+    )
+    return nn.Sequential(features, nn.Linear(_num_features(features, shape), num_classes))
+
+
+def paper_cnn_localization(shape: Shape, num_parameters: int) -> nn.Sequential:
+    features = nn.Sequential(
+        nn.AvgPool2d(2),
+        nn.Conv2d(shape[0], 20, 5),
+        nn.MaxPool2d(2),
+        nn.ReLU(),
+        nn.Conv2d(20, 20, 5),
+        nn.ReLU(),
+        nn.Flatten(),
+    )
+    return nn.Sequential(
+        features,
+        nn.Linear(_num_features(features, shape), 20),
+        nn.ReLU(),
+        nn.Linear(20, num_parameters),
+    )
+
+
 @torch.no_grad()
 def _num_features(features: nn.Module, shape: Shape) -> int:
     """How many features come out for one image; dropout draws no random number meanwhile."""
@@ -149,9 +265,9 @@ def _num_features(features: nn.Module, shape: Shape) -> int:
     return count
 
 
-# Each name's classifier, of a shape and a number of classes, and its localisation network, of a shape and a
-# number of parameters.
-NETS: dict[str, tuple[Callable[[Shape, int], nn.Module], Callable[[Shape, int], nn.Module]]] = {
-    "small": (small_classifier, small_localization),
-    "cnn": (cnn_classifier, cnn_localization),
+NETS = {
+    "small": Net(small_classifier, small_localization, lambda shape: 10),
+    "cnn": Net(cnn_classifier, cnn_localization, lambda shape: 16),
+    "paper_fcn": Net(paper_fcn_classifier, paper_fcn_localization, paper_fcn_width),
+    "paper_cnn": Net(paper_cnn_classifier, paper_cnn_localization, lambda shape: 64),
 }

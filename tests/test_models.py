@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from stn_ext.models import NETS, create_model
+from stn_ext.models import NETS, create_model, num_parameters
+from stn_ext.transforms import TRANSFORMS
 
 
 @pytest.mark.parametrize("transformer", [True, False])
@@ -14,6 +15,62 @@ def test_takes_images_of_any_shape(net, shape, num_classes, transformer):
     x = torch.rand(2, *shape)
     assert model(x).shape == (2, num_classes)
     assert model.warp(x).shape == x.shape
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize("num_transformers, warp_size", [(1, None), (2, (20, 24)), (4, (28, 28))])
+def test_transformers_of_any_kind_size_and_number(num_transformers, warp_size, transform):
+    model = create_model(
+        "cnn", (2, 42, 40), 19, transformer=True, transform=transform,
+        num_transformers=num_transformers, warp_size=warp_size, antialias=num_transformers == 4,
+    )  # fmt: skip
+    x = torch.rand(2, 2, 42, 40)
+    assert model.warp(x).shape == (2, 2 * num_transformers, *(warp_size or (42, 40)))
+    assert model(x).shape == (2, 19)
+
+
+PAPER = [  # shape, classes, transformers, of what the paper tests
+    ((1, 28, 28), 10, 1), ((1, 42, 42), 10, 1), ((1, 60, 60), 10, 1), ((2, 42, 42), 19, 2),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("shape, num_classes, num_transformers", PAPER)
+@pytest.mark.parametrize("net", ["cnn", "paper_fcn", "paper_cnn"])
+def test_networks_have_about_four_hundred_thousand_parameters_at_most(
+    net, shape, num_classes, num_transformers
+):
+    if net == "paper_fcn":
+        num_transformers = 1  # each has a fully connected layer of its own
+    options = {"transform": "thin_plate_spline", "num_transformers": num_transformers}
+    model = create_model(net, shape, num_classes, transformer=True, **options)
+    assert 50_000 < num_parameters(model) < 440_000
+
+
+@pytest.mark.parametrize("shape, num_classes, num_transformers", PAPER)
+@pytest.mark.parametrize("net", NETS)
+def test_the_widened_control_has_as_many_parameters_and_hardly_more(
+    net, shape, num_classes, num_transformers
+):
+    options = {"num_transformers": num_transformers, "warp_size": (24, 24)}
+    with_transformer = create_model(net, shape, num_classes, transformer=True, **options)
+    torch.manual_seed(1)
+    control = create_model(net, shape, num_classes, transformer=False, widened=True, **options)
+    wanted = num_parameters(with_transformer)
+    assert control.transformer is None
+    width = len(next(control.parameters()))  # of the first layer
+    narrower = create_model(net, shape, num_classes, transformer=False, width=width - 1)
+    assert num_parameters(narrower) < wanted <= num_parameters(control)
+    torch.manual_seed(1)
+    again = create_model(net, shape, num_classes, transformer=False, widened=True, **options)
+    assert all(torch.equal(a, b) for a, b in zip(control.parameters(), again.parameters(), strict=True))
+
+
+def test_width_makes_a_classifier_wider():
+    sizes = [
+        num_parameters(create_model("cnn", (1, 28, 28), 10, transformer=True, width=w)) for w in (8, 16, 24)
+    ]
+    assert sizes[0] < sizes[1] < sizes[2]
+    assert sizes[1] == num_parameters(create_model("cnn", (1, 28, 28), 10, transformer=True))
 
 
 @pytest.mark.parametrize("net", NETS)
@@ -66,5 +123,5 @@ def test_gradients_reach_every_weight_after_the_first_step(net):
 def test_too_small_images_and_unknown_nets_are_refused():
     with pytest.raises(ValueError, match="images of 12 x 40 are too small for the net 'small'"):
         create_model("small", (1, 12, 40), 10, transformer=True)
-    with pytest.raises(ValueError, match="unknown net 'big': expected one of small, cnn"):
+    with pytest.raises(ValueError, match="unknown net 'big': expected one of small, cnn, paper_fcn,"):
         create_model("big", (1, 28, 28), 10, transformer=True)
