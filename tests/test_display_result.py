@@ -10,7 +10,8 @@ from tests.command_line import run, succeed
 
 METRICS = {"cross_entropy": 0.1, "accuracy": 0.5, "num_images": 8, "scope": "stn", "name_data": "tiny",
            "net": "cnn",
-           "transformer": "on", "epoch": 1, "seed": 0}  # fmt: skip
+           "transformer": "on", "num_transformers": 1, "transform": "affine", "num_parameters": 7,
+           "epoch": 1, "seed": 0}  # fmt: skip
 
 
 @pytest.fixture

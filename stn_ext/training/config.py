@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from ..models import NETS
-from . import data
+from ..transforms import TRANSFORMS
+from . import datasets
+from .distortions import DISTORTIONS
 from .errors import UserError
 
 # Whether a spatial transformer stands in front of the classifier, for the scopes that imply it.
@@ -107,7 +109,15 @@ def _task_options(option: Callable) -> None:
 
 
 def _data_options(option: Callable) -> None:
-    option("--name_data", choices=data.NAMES, default="mnist", help="the data set")
+    option(
+        "--name_data",
+        choices=datasets.NAMES,
+        default="mnist",
+        metavar="NAME",
+        help="the data set: mnist, fashion_mnist, kmnist or imagefolder (your own pictures); with one of "
+        f"{', '.join('_' + name for name in DISTORTIONS)} after any but the last, distorted anew in each "
+        "epoch: mnist_rts, fashion_mnist_tc, ...",
+    )
     option(
         "--dir_data",
         default="./datasets",
@@ -148,7 +158,52 @@ def _data_options(option: Callable) -> None:
 
 
 def _training_options(option: Callable) -> None:
-    option("--net", choices=list(NETS), default="cnn", help="cnn: a modern network; small: the classic one")
+    option(
+        "--net",
+        choices=list(NETS),
+        default="cnn",
+        help="cnn: a modern network; small: the classic one; paper_fcn, paper_cnn: those of Jaderberg et al.",
+    )
+    option(
+        "--width",
+        type=positive_int,
+        default=argparse.SUPPRESS,
+        help="channels or units of the classifier's first layer, on which the others' depend "
+        "(default: the net's own)",
+    )
+    option(
+        "--transform",
+        choices=list(TRANSFORMS),
+        default="affine",
+        help="the maps among which the transformer finds one for each image",
+    )
+    option(
+        "--num_transformers",
+        type=positive_int,
+        default=1,
+        help="side by side, each with its own localisation network; the classifier sees all their outputs",
+    )
+    option(
+        "--warp_size",
+        type=positive_int,
+        nargs="+",
+        default=argparse.SUPPRESS,
+        metavar="PIXELS",
+        help="HEIGHT WIDTH of a transformer's output, or one number for both (default: the images')",
+    )
+    option(
+        "--antialias",
+        choices=["on", "off"],
+        default="off",
+        help="average over each pixel of a --warp_size that is much smaller than the images",
+    )
+    option(
+        "--control",
+        choices=["same", "widened"],
+        default="same",
+        help="without a transformer: the same classifier; or one so much wider that it has as many "
+        "parameters as with the transformer that the options above describe",
+    )
     option("--num_epoch", type=positive_int, default=10, help="passes over the training images")
     option("--batch_size", type=positive_int, default=128, help="images a step, over all processes together")
     option(
@@ -168,6 +223,14 @@ def _training_options(option: Callable) -> None:
         default=4e-3,
         metavar="LR",
         help="learning rate of the classifier",
+    )
+    option("--label_smoothing", type=fraction, default=0.0, help="share of a label spread over all classes")
+    option(
+        "--ema",
+        type=fraction,
+        default=0.0,
+        metavar="DECAY",
+        help="validate and test the weights' exponential moving average over steps, such as 0.999 (0: off)",
     )
     option("--optim", choices=["adam", "sgd", "rmsprop"], default="adam", help="optimiser (adam is AdamW)")
     option(
@@ -244,7 +307,16 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     # argparse sets no default where the name is taken: what is still None afterwards was not given.
     marked = parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(vars(args))))
     args.given = {name for name, value in vars(marked).items() if value is not None}
-    for name in ("transformer", "epoch", "gpu_ids", "image_size", "image_channels", "limit"):
+    for name in (
+        "transformer",
+        "epoch",
+        "gpu_ids",
+        "image_size",
+        "image_channels",
+        "limit",
+        "width",
+        "warp_size",
+    ):
         vars(args).setdefault(name, None)
     vars(args).setdefault("weight_decay", 0.05 if args.optim == "adam" else 1e-4)
     _check(args)
@@ -264,10 +336,12 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError("--epoch is for --mode test only: training goes on from the latest checkpoint")
     if args.name_data != "imagefolder" and args.given & {"image_size", "image_channels"}:
         raise UserError("--image_size and --image_channels are for --name_data imagefolder only")
-    if args.image_size is not None:
-        if len(args.image_size) > 2:
-            raise UserError("--image_size: expected HEIGHT WIDTH, or one number for both")
-        args.image_size = [args.image_size[0], args.image_size[-1]]
+    for name in ("image_size", "warp_size"):
+        size = getattr(args, name)
+        if size is not None:
+            if len(size) > 2:
+                raise UserError(f"--{name}: expected HEIGHT WIDTH, or one number for both")
+            setattr(args, name, [size[0], size[-1]])
 
 
 def adopt(args: argparse.Namespace, saved: dict) -> None:

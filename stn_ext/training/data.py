@@ -93,8 +93,17 @@ class Normalisation:
         return images.sub_(self.background).div_(255)
 
     def invert(self, images: Tensor) -> Tensor:
-        """float32 (N, C, H, W) to uint8."""
-        return (images * 255 + self.background).round().clamp(0, 255).to(torch.uint8)
+        """float32 (N, C, H, W), or K images' channels one after the other (N, K * C, H, W), to uint8."""
+        background = self.background.repeat(images.shape[1] // len(self.background), 1, 1)
+        return (images * 255 + background).round().clamp(0, 255).to(torch.uint8)
+
+
+def pictures(images: Tensor, channels: int) -> Tensor:
+    """Images (N, K * channels, H, W) as grey or coloured pictures (N, 1 or 3, H, ...), side by side.
+
+    ``channels`` are those of one image; where they are neither 1 nor 3, each is a grey picture.
+    """
+    return torch.cat(images.split(channels if channels in (1, 3) else 1, 1), 3)
 
 
 def find_background(images: Tensor) -> list[int]:

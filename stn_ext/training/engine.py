@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+from torch.optim.swa_utils import AveragedModel
 
 from ..models import ImageClassifier
 from .data import ImageSet, Normalisation
@@ -82,14 +83,19 @@ def epoch_order(num_images: int, batch_size: int, generator: torch.Generator) ->
 
 
 def training_step(
-    model: nn.Module, optimizer: Optimizer, images: Tensor, labels: Tensor, scale: float | None = None
+    model: nn.Module,
+    optimizer: Optimizer,
+    images: Tensor,
+    labels: Tensor,
+    scale: float | None = None,
+    label_smoothing: float = 0.0,
 ) -> Tensor:
     """One step down the gradient; returns the sums (cross entropy, correct, images), on the device.
 
     ``scale`` weights an image in the gradient; one over the number of images when None.
     """
     logits = model(images)
-    loss = F.cross_entropy(logits, labels, reduction="sum")
+    loss = F.cross_entropy(logits, labels, reduction="sum", label_smoothing=label_smoothing)
     optimizer.zero_grad(set_to_none=True)
     (loss * (scale or 1 / len(labels))).backward()
     optimizer.step()
@@ -105,11 +111,14 @@ def train_epoch(
     order: tuple[Tensor, ...],
     process: Process,
     on_step: Callable[[int, Tensor], None] = lambda images, totals: None,
+    *,
+    label_smoothing: float = 0.0,
+    averaged: AveragedModel | None = None,
 ) -> Metrics:
     """Trains once over the images in the given order; each process takes its share of every batch.
 
     Nothing here waits for the device before the end. ``on_step`` gets the number of images in a step and the
-    sums so far.
+    sums so far; ``averaged`` takes in the weights after each.
     """
     if min(len(batch) for batch in order) < process.world:
         raise UserError(f"too few images in a batch for {process.world} processes: raise --batch_size")
@@ -119,7 +128,10 @@ def train_epoch(
     for batch, index in zip(order, batches, strict=True):
         images, labels = normalisation.apply(data.images[index]), data.labels[index]
         # DistributedDataParallel averages over processes, whose shares differ: weight images, not shares.
-        totals += training_step(model, optimizer, images, labels, scale=process.world / len(batch))
+        scale = process.world / len(batch)
+        totals += training_step(model, optimizer, images, labels, scale, label_smoothing)
+        if averaged:
+            averaged.update_parameters(model)
         if isinstance(scheduler, LambdaLR):
             scheduler.step()
         on_step(len(batch), totals)

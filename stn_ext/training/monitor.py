@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..models import ImageClassifier
-from .data import ImageSet, Normalisation
+from .data import ImageSet, Normalisation, pictures
 from .engine import Metrics, predictions
 
 REFRESH = 0.3  # seconds between two looks at the device's sums, each of which waits for the device
@@ -64,7 +64,7 @@ class Board:
         self._writer.flush()
 
     def images(self, epoch: int, pairs: Tensor) -> None:
-        """pairs: uint8 (N, C, H, 2 W), drawn in rows of up to five."""
+        """pairs: uint8 pictures (N, 1 or 3, H, W), drawn in rows of up to five."""
         self._writer.add_image("input and warped", grid(pairs, columns=5), epoch)
         self._writer.flush()
 
@@ -90,13 +90,20 @@ def examples(data: ImageSet, per_class: int = 2, at_most: int = 50) -> ImageSet:
 
 
 def side_by_side(model: ImageClassifier, data: ImageSet, normalisation: Normalisation) -> Tensor:
-    """Each image beside what the classifier sees of it: uint8 (N, C, H, 2 W)."""
+    """Each image beside what the classifier sees of it, as pictures: uint8 (N, 1 or 3, H, W)."""
+    channels = data.shape[0]
     return torch.cat(
         [
-            torch.cat((batch.images, normalisation.invert(warped)), 3).cpu()
+            beside(pictures(batch.images, channels), pictures(normalisation.invert(warped), channels)).cpu()
             for batch, warped, _ in predictions(model, data, normalisation)
         ]
     )
+
+
+def beside(left: Tensor, right: Tensor) -> Tensor:
+    """Two batches of pictures side by side; the lower ones are filled up in grey."""
+    height = max(left.shape[2], right.shape[2])
+    return torch.cat([pad(part, (0, 0, 0, height - part.shape[2]), value=128) for part in (left, right)], 3)
 
 
 def epoch_line(epoch: int, num_epoch: int, train: Metrics, validation: Metrics, speed: float) -> str:

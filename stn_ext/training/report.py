@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .data import pictures
 from .errors import UserError
 from .files import make_directory, write_atomically
 
@@ -21,7 +22,10 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 @dataclass(frozen=True)
 class Outcome:
-    """A test's results: uint8 images (N, C, H, W), and for each its label, prediction and confidence (N,)."""
+    """A test's results: uint8 images, and for each its label, prediction and confidence (N,).
+
+    The outputs (N, K * C, h, w) may differ in size from the inputs (N, C, H, W), with K times their channels.
+    """
 
     inputs: Tensor
     outputs: Tensor
@@ -62,8 +66,9 @@ def _write_images(directory: Path, outcome: Outcome, num_workers: int) -> None:
         Image.fromarray(array.squeeze(2) if array.shape[2] == 1 else array).save(path)
 
     def jobs() -> Iterator[tuple[Path, Tensor]]:
+        channels = outcome.inputs.shape[1]
         for kind, images in (("input", outcome.inputs), ("output", outcome.outputs)):
-            for index, image in enumerate(images):
+            for index, image in enumerate(pictures(images, channels)):
                 yield directory / image_name(index, kind), image
 
     try:
@@ -95,7 +100,10 @@ def _page(outcome: Outcome, metrics: dict) -> str:
     data = {
         "classes": list(outcome.classes),
         "confusion": metrics["confusion"],
-        "size": list(outcome.inputs.shape[2:]),
+        "sizes": {
+            kind: list(pictures(images[:1], outcome.inputs.shape[1]).shape[2:])
+            for kind, images in (("input", outcome.inputs), ("output", outcome.outputs))
+        },
         "rows": [
             [label, prediction, round(confidence, 4)] for label, prediction, confidence in _rows(outcome)
         ],

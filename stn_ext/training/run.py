@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..models import ImageClassifier, create_model
 from . import config, engine
 from .data import ImageSet, find_background
 from .distributed import Process
 from .errors import UserError
+
+# The options that make the network what it is, with what holds for checkpoints that are older than they.
+ARCHITECTURE = {
+    "net": "cnn",
+    "width": None,
+    "transformer": "on",
+    "transform": "affine",
+    "num_transformers": 1,
+    "warp_size": None,
+    "antialias": "off",
+    "control": "same",
+}
 
 
 @dataclass(frozen=True)
@@ -38,19 +53,28 @@ class About:
 
 
 class Run:
-    """A network in training: weights, optimiser, learning rates, random numbers, epochs done."""
+    """A network in training: weights, optimiser, learning rates, random numbers, epochs done.
+
+    ``history`` holds a dict of figures for each epoch.
+    """
 
     def __init__(self, args: Namespace, about: About, num_images: int, process: Process) -> None:
         self.args, self.about, self.process = args, about, process
-        self.epoch = 0
+        self.epoch, self.history = 0, []
         torch.manual_seed(args.seed)
-        model = build(args.net, args.transformer, about)
+        model = build(vars(args), about)
         self.model = model.to(memory_format=torch.channels_last).to(process.device)
+        self.averaged = average(self.model, args.ema) if args.ema else None
         self.optimizer = engine.make_optimizer(self.model, args)
         steps = engine.steps_per_epoch(num_images, args.batch_size)
         self.scheduler = engine.make_scheduler(self.optimizer, args, steps)
         self.order = torch.Generator().manual_seed(args.seed)  # the images' order: the same in each process
         torch.manual_seed(args.seed + process.rank)  # dropout: different in each process
+
+    @property
+    def network(self) -> ImageClassifier:
+        """What is validated and tested: the averaged weights, where they are averaged."""
+        return self.averaged.module if self.averaged else self.model
 
     def state(self) -> dict:
         """A checkpoint's content. Every process must call this, at the end of an epoch."""
@@ -61,6 +85,8 @@ class Run:
         return {
             "epoch": self.epoch,
             "model": self.model.state_dict(),
+            "averaged": self.averaged.state_dict() if self.averaged else None,
+            "history": self.history,
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "random": {"order": self.order.get_state(), "processes": self.process.gather(random)},
@@ -78,7 +104,10 @@ class Run:
         Raises:
             UserError: a state that does not fit this network.
         """
-        load_weights(self.model, state)
+        load_weights(self.model, state["model"])
+        if self.averaged:
+            load_weights(self.averaged, state["averaged"])
+        self.history = list(state.get("history", []))
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.order.set_state(state["random"]["order"])
@@ -91,12 +120,30 @@ class Run:
                 torch.cuda.set_rng_state(random["cuda"], self.process.device)
 
 
-def build(net: str, transformer: str, about: About) -> ImageClassifier:
-    """The network of --net and --transformer for this data."""
+def build(options: Mapping, about: About) -> ImageClassifier:
+    """The network that the options describe, of whom only those in ARCHITECTURE matter, for this data."""
+    chosen = {name: options.get(name, default) for name, default in ARCHITECTURE.items()}
+    size = chosen["warp_size"]
     try:
-        return create_model(net, about.shape, len(about.classes), transformer=transformer == "on")
+        return create_model(
+            chosen["net"],
+            about.shape,
+            len(about.classes),
+            transformer=chosen["transformer"] == "on",
+            transform=chosen["transform"],
+            num_transformers=chosen["num_transformers"],
+            warp_size=tuple(size) if size else None,
+            antialias=chosen["antialias"] == "on",
+            width=chosen["width"],
+            widened=chosen["control"] == "widened",
+        )
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+def average(model: ImageClassifier, decay: float) -> AveragedModel:
+    """The exponential moving average of the weights and of the running statistics."""
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
 
 
 def about_of(state: dict) -> About:
@@ -106,22 +153,29 @@ def about_of(state: dict) -> About:
 
 def rebuild(state: dict) -> ImageClassifier:
     """The trained network, from a checkpoint alone."""
-    model = build(state["args"]["net"], state["args"]["transformer"], about_of(state))
-    load_weights(model, state)
+    model, decay = build(state["args"], about_of(state)), state["args"].get("ema", 0)
+    if decay:
+        averaged = average(model, decay)
+        load_weights(averaged, state["averaged"])
+        model = averaged.module
+    else:
+        load_weights(model, state["model"])
     return model.to(memory_format=torch.channels_last)
 
 
-def load_weights(model: ImageClassifier, state: dict) -> None:
+def load_weights(model: nn.Module, weights: dict) -> None:
     try:
-        model.load_state_dict(state["model"])
+        model.load_state_dict(weights)
     except RuntimeError as error:
         raise UserError("the checkpoint's weights are those of another architecture") from error
 
 
 def check_architecture(args: Namespace, state: dict, path: Path) -> None:
     """Raises UserError where the command line asks for another network than the checkpoint's."""
-    for name in ("net", "transformer"):
-        asked, saved = getattr(args, name), state["args"][name]
+    for name, default in ARCHITECTURE.items():
+        asked, saved = getattr(args, name), state["args"].get(name, default)
         implied = name == "transformer" and asked is not None
         if (name in args.given or implied) and asked != saved:
-            raise UserError(f"{path} is of another architecture: --{name} {saved}, not {asked}")
+            raise UserError(
+                f"{path} is of another architecture: --{name} {config.show(saved)}, not {config.show(asked)}"
+            )

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 
-from ..models import ImageClassifier
-from . import checkpoints, config, data, engine, report
+from ..models import ImageClassifier, num_parameters
+from . import checkpoints, config, data, datasets, engine, report
 from .distributed import Process
 from .errors import UserError
 from .files import make_directory
-from .run import about_of, check_architecture, rebuild
+from .run import ARCHITECTURE, about_of, check_architecture, rebuild
 
 
 def test(args: Namespace, process: Process) -> None:
@@ -27,10 +27,9 @@ def test(args: Namespace, process: Process) -> None:
     state = checkpoints.load(path)
     check_architecture(args, state, path)
     about, model = about_of(state), rebuild(state).to(process.device)
-    test_set = data.load(
+    test_set = datasets.load_test(
         args.name_data,
         args.dir_data,
-        train=False,
         size=about.shape[1:],
         channels=about.shape[0],
         classes=about.classes,
@@ -53,7 +52,10 @@ def test(args: Namespace, process: Process) -> None:
         "name_data": args.name_data,
         "epoch": state["epoch"],
         "checkpoint": str(path),
-        **{name: state["args"][name] for name in ("net", "transformer", "seed")},
+        "num_parameters": num_parameters(model),
+        "history": state.get("history", []),
+        "seed": state["args"]["seed"],
+        **{name: state["args"].get(name, default) for name, default in ARCHITECTURE.items()},
     }
     report.write(directory, outcome_of(model, test_set, normalisation), facts, args.num_workers)
     print(f"see {directory / 'index.html'}")

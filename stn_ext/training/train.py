@@ -5,13 +5,14 @@ from __future__ import annotations
 import shlex
 import time
 from argparse import Namespace
+from dataclasses import asdict
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from . import checkpoints, config, data, engine
+from . import checkpoints, config, data, datasets, engine
 from .distributed import Process
 from .errors import Interrupted, UserError
 from .files import make_directory, set_aside, write_atomically
@@ -51,7 +52,7 @@ def train(args: Namespace, process: Process) -> None:
 
 def train_epochs(
     run: Run,
-    training: data.ImageSet,
+    training: datasets.TrainingSet,
     validation: data.ImageSet,
     saver: Saver,
     board: Board | None,
@@ -63,7 +64,7 @@ def train_epochs(
     shown = examples(validation)
     trained = distribute(run.model, process)
     if board and run.epoch == 0:
-        board.images(0, side_by_side(run.model, shown, normalisation))
+        board.images(0, side_by_side(run.network, shown, normalisation))
     while run.epoch < args.num_epoch:
         epoch = run.epoch + 1
         rates = {f"learning rate/{group['name']}": group["lr"] for group in run.optimizer.param_groups}
@@ -79,27 +80,38 @@ def train_epochs(
                 trained,
                 run.optimizer,
                 run.scheduler,
-                training,
+                training.epoch(epoch),
                 normalisation,
                 order,
                 process,
                 on_step=after_step,
+                label_smoothing=args.label_smoothing,
+                averaged=run.averaged,
             )
-        speed = len(training) / (time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        speed = len(training) / seconds
         if not metrics.loss < float("inf"):
             raise UserError(f"the loss became {metrics.loss} in epoch {epoch}: lower --lr_cls and --lr_stn")
-        process.share_buffers(run.model)
-        held_out = engine.evaluate(run.model, validation, normalisation, process)
+        process.share_buffers(run.network)
+        held_out = engine.evaluate(run.network, validation, normalisation, process)
         if isinstance(run.scheduler, ReduceLROnPlateau):
             run.scheduler.step(held_out.loss)
         run.epoch = epoch
+        run.history.append(
+            {
+                "train": asdict(metrics),
+                "validation": asdict(held_out),
+                "images": len(training),
+                "seconds": seconds,
+            }
+        )
         state = run.state()
         if board:
             saver.epoch_done(state)
             process.say(epoch_line(epoch, args.num_epoch, metrics, held_out, speed))
             board.scalars(epoch, metrics, held_out, {"images per second": speed, **rates})
             if epoch % args.num_freq_disp == 0 or epoch == args.num_epoch:
-                board.images(epoch, side_by_side(run.model, shown, normalisation))
+                board.images(epoch, side_by_side(run.network, shown, normalisation))
 
 
 class Saver:
@@ -147,24 +159,25 @@ def find_checkpoint_to_continue(args: Namespace, process: Process) -> dict | Non
     return state
 
 
-def prepare(args: Namespace, process: Process) -> tuple[dict | None, data.ImageSet, data.ImageSet, About]:
+def prepare(
+    args: Namespace, process: Process
+) -> tuple[dict | None, datasets.TrainingSet, data.ImageSet, About]:
     """(the checkpoint to continue or None, training and validation images, what is to be known of them)"""
     saved = find_checkpoint_to_continue(args, process) if args.train_continue == "on" else None
     about = about_of(saved) if saved else None
     size, channels = (about.shape[1:], about.shape[0]) if about else (args.image_size, args.image_channels)
-    everything = data.load(
+    training, validation = datasets.load_training(
         args.name_data,
         args.dir_data,
-        train=True,
+        seed=args.seed,
         size=size,
         channels=channels,
         limit=args.limit,
         num_workers=args.num_workers,
     )
     if about:
-        about.check(everything)
-    training, validation = data.split(everything)
-    about = about or About.of(training)
+        about.check(validation)
+    about = about or About.of(training.epoch(1))
     if process.is_main:
         prepare_directories(args, about, process, fresh=not saved)
     return saved, training.to(process.device), validation.to(process.device), about

@@ -17,7 +17,8 @@ pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromiu
 
 COUNT = 10_000
 METRICS = {"cross_entropy": 0.1234, "accuracy": 0.99, "num_images": COUNT, "scope": "stn",
-           "name_data": "tiny", "net": "cnn", "transformer": "on", "epoch": 3, "seed": 0}  # fmt: skip
+           "name_data": "tiny", "net": "cnn", "transformer": "on", "num_transformers": 1,
+           "transform": "affine", "num_parameters": 7, "epoch": 3, "seed": 0}  # fmt: skip
 
 
 def labels_and_predictions():

@@ -1,0 +1,84 @@
+"""The image sets by name, to train, validate and test on: as they are, or distorted, as in ``mnist_rts``."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from . import data
+from .data import ImageSet
+from .distortions import DISTORTIONS, Distortion
+
+_DISTORTED = {
+    f"{name}_{suffix}": (name, distortion)
+    for name in data.NAMES
+    if name != "imagefolder"  # whose pictures may have any size: the distortions are for digits'
+    for suffix, distortion in DISTORTIONS.items()
+}
+NAMES = (*data.NAMES, *_DISTORTED)
+
+
+CHECKSUMS = Path(__file__).parent / "checksums.json"  # of the distorted test sets of mnist
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """What is trained on: the same images in every epoch, or each time distorted anew."""
+
+    images: ImageSet
+    distortion: Distortion | None
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def epoch(self, number: int) -> ImageSet:
+        """An epoch's images, on the device: the same whenever it is asked for."""
+        if self.distortion is None:
+            return self.images
+        return self.distortion.apply(self.images, f"training, seed {self.seed}, epoch {number}")
+
+    def to(self, device: torch.device) -> TrainingSet:
+        return replace(self, images=self.images.to(device))
+
+
+def load_training(name: str, directory: str | Path, *, seed: int, **options) -> tuple[TrainingSet, ImageSet]:
+    """(the images to train on, those to validate on); seed: of what is new in each epoch.
+
+    The images to validate on are a fixed tenth, and what distorts them is fixed too. The options are those of
+    :func:`stn_ext.training.data.load`.
+
+    Raises:
+        UserError: files that are missing or broken, or too few images.
+    """
+    base, distortion = _DISTORTED.get(name, (name, None))
+    training, validation = data.split(data.load(base, directory, train=True, **options))
+    if distortion:
+        validation = distortion.fixed(validation, "validation")
+    return TrainingSet(training, distortion, seed), validation
+
+
+def load_test(
+    name: str,
+    directory: str | Path,
+    *,
+    classes: Sequence[str] | None = None,
+    limit: int | None = None,
+    **options,
+) -> ImageSet:
+    """The images to test on, the same in every run, or the first ``limit`` of them; options as above."""
+    if name not in _DISTORTED:
+        return data.load(name, directory, train=False, classes=classes, limit=limit, **options)
+    base, distortion = _DISTORTED[name]
+    return distortion.fixed(data.load(base, directory, train=False), "test")[:limit]
+
+
+def checksum(images: ImageSet) -> str:
+    """SHA-256 of the pixels and the labels, in hexadecimal."""
+    digest = hashlib.sha256(images.images.numpy().tobytes())
+    digest.update(images.labels.numpy().astype("<i8").tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,204 @@
+"""Distorted digits: the paper's ranges, by what comes out; the same everywhere, and new in every epoch."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from stn_ext.training import data, datasets, distortions
+from stn_ext.training.data import ImageSet
+from stn_ext.training.distortions import DISTORTIONS, homography
+
+SHAPES = {  # (channels, height, width) of distorted digits
+    "r": (1, 28, 28), "rts": (1, 42, 42), "p": (1, 28, 28), "e": (1, 28, 28), "tc": (1, 60, 60),
+    "add": (2, 42, 42),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def digits() -> ImageSet:
+    return data.load("mnist", "nowhere", train=False, limit=300)
+
+
+def arrows(count: int, background: int = 0) -> ImageSet:
+    """Bars from the middle to the right, brighter than the background by 200."""
+    images = torch.full((count, 1, 28, 28), background, dtype=torch.uint8)
+    images[:, :, 12:16, 14:24] = background + 200
+    return ImageSet(images, torch.arange(count) % 10, tuple("0123456789"))
+
+
+def centre(images: torch.Tensor) -> torch.Tensor:
+    """The centres of mass (x, y), in pixels from the middle, (N, 2)."""
+    values = images[:, 0].double()
+    weight = values.sum((1, 2))
+    y, x = (torch.arange(length) - (length - 1) / 2 for length in values.shape[1:])
+    return torch.stack(((values.sum(1) * x).sum(1), (values.sum(2) * y).sum(1)), 1) / weight[:, None]
+
+
+@pytest.mark.parametrize("name", DISTORTIONS)
+def test_shapes_labels_and_classes(digits, name):
+    made = DISTORTIONS[name].apply(digits, "a")
+    assert made.shape == SHAPES[name] and made.images.dtype == torch.uint8
+    if name == "add":
+        assert made.classes == tuple(map(str, range(19)))
+        other = made.labels - digits.labels
+        assert set(other.tolist()) == set(range(10))
+    else:
+        assert made.classes == digits.classes and torch.equal(made.labels, digits.labels)
+
+
+@pytest.mark.parametrize("name", DISTORTIONS)
+def test_the_same_words_give_the_same_images_and_others_others(digits, name):
+    first, again, other = (DISTORTIONS[name].apply(digits, words).images for words in ("a", "a", "b"))
+    assert torch.equal(first, again)
+    assert (first != other).flatten(1).any(1).float().mean() > 0.99
+
+
+@pytest.mark.parametrize("name", DISTORTIONS)
+def test_float32_differs_by_roundings_alone(digits, name):
+    exact = DISTORTIONS[name].fixed(digits, "a").images.int()
+    quick = DISTORTIONS[name].apply(digits, "a").images.int()
+    assert (exact - quick).abs().max() <= 1
+    assert (exact != quick).double().mean() < 1e-3
+
+
+@pytest.mark.parametrize("name", DISTORTIONS)
+def test_what_is_filled_in_is_background(name):
+    """Ink on grey paper comes out as on black paper, but for the grey: no frame around."""
+    on_black, on_grey = (DISTORTIONS[name].fixed(arrows(200, background), "a") for background in (0, 40))
+    assert torch.equal(on_grey.images, on_black.images + 40)
+
+
+def test_rotation_is_uniform_over_half_a_turn():
+    moved = centre(DISTORTIONS["r"].fixed(arrows(4000), "a").images)
+    angle = torch.atan2(moved[:, 1], moved[:, 0]) * 180 / torch.pi
+    assert -90 <= angle.min() < -85 and 85 < angle.max() <= 90
+    # A bar's centre is found to within a degree; 4000 uniform angles fill ten bins to within 5 deviations.
+    counts = torch.histc(angle, 10, -90, 90)
+    assert (counts - 400).abs().max() < 5 * 19
+    assert moved.norm(dim=1).std() < 0.1
+
+
+def test_placing_turns_scales_and_moves_within_the_canvas():
+    bars = arrows(4000)
+    made = DISTORTIONS["rts"].fixed(bars, "a").images
+    # Ink grows with the square of the scale.
+    scale = (made.double().sum((1, 2, 3)) / bars.images[0].double().sum()).sqrt()
+    assert 0.68 < scale.min() < 0.72 and 1.18 < scale.max() < 1.22
+    assert abs(scale.mean() - 0.95) < 0.01
+    # Each scale has its own room: half of 42 less half of what 28 pixels become.
+    moved = centre(made)
+    assert (moved.abs() <= (21 - 14 * scale[:, None]) + 5 * scale[:, None] + 0.1).all()
+    assert moved.mean(0)[1].abs() < 0.3 and moved[:, 1].std() > 3
+    assert (made[:, :, 0].max() == 0) and (made[:, :, :, 0].max() == 0)  # bars stay inside
+
+
+def test_a_homography_takes_its_points_where_it_should():
+    source = torch.tensor([[-1.0, -1], [1, -1], [1, 1], [-1, 1]]).double()
+    target = source + 0.3 * torch.randn(50, 4, 2, dtype=torch.float64)
+    theta = homography(source.expand_as(target), target)
+    image = torch.cat((source, torch.ones(4, 1)), 1) @ theta.mT
+    torch.testing.assert_close(image[..., :2] / image[..., 2:], target)
+
+
+def test_projection_moves_the_corners_by_a_normal(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        distortions, "homography", lambda source, target: seen.append(source) or homography(source, target)
+    )
+    DISTORTIONS["p"].fixed(arrows(3000), "a")
+    corners = torch.tensor([[-1.0, -1], [1, -1], [1, 1], [-1, 1]]).double()
+    moved = torch.cat(seen) * 14
+    # The mean corner is at 0.875 of its place, the deviation that of the jitter and of the scale together.
+    torch.testing.assert_close(moved.mean(0), 14 * 0.875 * corners, atol=0.35, rtol=0)
+    deviation = (5**2 + (14 * 0.25) ** 2 / 12) ** 0.5
+    torch.testing.assert_close(moved.std(0), torch.full((4, 2), deviation).double(), atol=0.25, rtol=0)
+
+
+def test_elastic_bends_move_control_points_by_a_normal(monkeypatch):
+    from stn_ext.transforms import ThinPlateSpline
+
+    seen = []
+    solve = ThinPlateSpline.coefficients
+    monkeypatch.setattr(
+        ThinPlateSpline, "coefficients", lambda self, places: seen.append(places) or solve(self, places)
+    )
+    DISTORTIONS["e"].fixed(arrows(3000), "a")
+    places = torch.cat(seen).view(3000, 16, 2)
+    # A least squares fit of the scale leaves the jitter: 32 numbers an image, less one.
+    points = ThinPlateSpline().points
+    scale = (places * points).sum((1, 2)) / points.square().sum()
+    rest = (places - scale[:, None, None] * points) * 14
+    assert (rest.square().sum((1, 2)) / 31).mean().sqrt().item() == pytest.approx(1.5, abs=0.03)
+    assert scale.min() > 0.93 and scale.max() < 1.42
+
+
+def test_clutter_is_six_patches_of_other_digits_around_an_upright_one(digits):
+    made = DISTORTIONS["tc"].fixed(digits, "a").images
+    found = np.zeros(len(made), dtype=int)
+    windows = np.lib.stride_tricks.sliding_window_view(made[:, 0].numpy(), (28, 28), (1, 2))
+    for i, digit in enumerate(digits.images[:, 0].numpy()):
+        ink = digit > 0
+        found[i] = ((windows[i] >= digit) | ~ink).all((2, 3)).sum()
+    assert (found > 0).all()
+    extra = (made > 0).sum((1, 2, 3)) - (digits.images > 0).sum((1, 2, 3))
+    assert extra.min() >= 0 and 20 < extra.double().mean() < extra.max() <= 6 * 36
+
+
+def test_addition_places_two_digits_by_themselves(digits):
+    made = DISTORTIONS["add"].fixed(digits, "a").images
+    apart = (centre(made[:, :1]) - centre(made[:, 1:])).norm(dim=1)
+    assert apart.mean() > 4
+    assert (made.flatten(2).amax(2) > 100).all()
+
+
+# --- by name ---
+
+
+def test_names_combine():
+    for base in ("mnist", "fashion_mnist", "kmnist"):
+        for suffix in DISTORTIONS:
+            assert f"{base}_{suffix}" in datasets.NAMES
+    assert "imagefolder_rts" not in datasets.NAMES
+
+
+@pytest.mark.parametrize("suffix", DISTORTIONS)
+def test_the_test_sets_are_those_that_were_recorded(suffix):
+    """Whatever the machine: they are made in float64, whose errors no rounding to a byte can show."""
+    recorded = json.loads(datasets.CHECKSUMS.read_text())
+    made = datasets.load_test(f"mnist_{suffix}", "nowhere")
+    assert len(made) == 10000
+    assert datasets.checksum(made) == recorded[f"mnist_{suffix}"]
+
+
+def test_training_images_are_new_in_each_epoch_and_come_back(digits):
+    training = datasets.TrainingSet(digits, DISTORTIONS["rts"], seed=3)
+    first = training.epoch(1).images
+    assert torch.equal(training.epoch(1).images, first)
+    other_seed = datasets.TrainingSet(digits, DISTORTIONS["rts"], seed=4)
+    for other in (training.epoch(2), other_seed.epoch(1)):
+        assert not torch.equal(other.images, first)
+    plain = datasets.TrainingSet(digits, None, seed=3)
+    assert plain.epoch(1) is plain.epoch(2) is digits
+
+
+def test_validation_and_test_are_fixed_and_a_limit_keeps_the_first():
+    options = {"seed": 1, "limit": 200}
+    training, validation = datasets.load_training("mnist_r", "nowhere", **options)
+    again = datasets.load_training("mnist_r", "nowhere", **{**options, "seed": 2})[1]
+    assert torch.equal(validation.images, again.images)
+    assert (len(training), len(validation)) == (180, 20)
+    part = datasets.load_test("mnist_r", "nowhere", limit=30)
+    assert torch.equal(part.images, datasets.load_test("mnist_r", "nowhere", limit=60).images[:30])
+
+
+def test_checksums_name_every_distortion():
+    assert list(json.loads(datasets.CHECKSUMS.read_text())) == [f"mnist_{suffix}" for suffix in DISTORTIONS]
+
+
+def test_a_checksum_tells_labels_and_images_apart(digits):
+    moved = ImageSet(digits.images, digits.labels.roll(1), digits.classes)
+    assert datasets.checksum(digits) != datasets.checksum(moved)
+    assert len(datasets.checksum(digits)) == len(hashlib.sha256().hexdigest())
