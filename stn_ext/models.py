@@ -99,7 +99,7 @@ def create_model(
             front = transformers[0] if num_transformers == 1 else ParallelTransformers(transformers)
             return ImageClassifier(classifier, front)
         if widened:
-            with torch.device("meta"):  # draws no random numbers
+            with torch.random.fork_rng(devices=[]):  # the control's own weights come after
                 options = {"transform": transform, "num_transformers": num_transformers}
                 model = create_model(
                     net, shape, num_classes, transformer=True, warp_size=warp_size, width=width, **options

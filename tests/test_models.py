@@ -51,7 +51,7 @@ def test_networks_have_about_four_hundred_thousand_parameters_at_most(
 def test_the_widened_control_has_as_many_parameters_and_hardly_more(
     net, shape, num_classes, num_transformers
 ):
-    options = {"num_transformers": num_transformers, "warp_size": (24, 24)}
+    options = {"num_transformers": num_transformers, "warp_size": (24, 24), "transform": "thin_plate_spline"}
     with_transformer = create_model(net, shape, num_classes, transformer=True, **options)
     torch.manual_seed(1)
     control = create_model(net, shape, num_classes, transformer=False, widened=True, **options)

@@ -1,0 +1,301 @@
+"""The experiments of Jaderberg et al. 2015 on distorted digits, each with its control.
+
+    python benchmarks/paper.py                                # all of them, two seeds each
+    python benchmarks/paper.py --only rts tc --budget 120     # these, for two hours in all
+    python benchmarks/paper.py --only r -- --num_epoch 100    # what follows "--" goes to main.py
+
+Each run is main.py's own training and test, in a folder of its own. The test set is used once a run, on the
+network after its last epoch. A run that is interrupted, or that the budget ends, goes on when the command is
+repeated; until then it counts as what it is: its last whole epoch is tested, and the table says how many
+images it has seen and that it has not ended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tables import markdown
+from timing import machine, write_json
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks/results"
+SCOPES = {"stn": "on", "cls": "off"}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Errors in percent: the paper's CNN without a transformer, its best single network with, and since."""
+
+    title: str
+    without: float
+    best: float
+    published: float | None
+    options: tuple[str, ...]
+
+
+# Published since: Esteves et al., Polar Transformer Networks, ICLR 2018, table 2, the STN that they trained.
+EXPERIMENTS = {
+    "r": Experiment("R", 1.2, 0.7, 0.61, ("--transform", "affine")),
+    "rts": Experiment("RTS", 0.8, 0.5, 0.54, ("--transform", "affine", "--warp_size", "28")),
+    "p": Experiment("P", 1.5, 0.8, None, ("--transform", "projective")),
+    "e": Experiment("E", 1.4, 1.1, None, ("--transform", "thin_plate_spline")),
+    "tc": Experiment("TC", 3.5, 1.7, None, ("--transform", "affine", "--warp_size", "28")),
+    "add": Experiment(
+        "addition",
+        14.7,
+        5.8,
+        None,
+        ("--transform", "affine", "--num_transformers", "2", "--warp_size", "28"),
+    ),
+}
+# What all have in common: a network of less than 400 thousand parameters.
+COMMON = (
+    *("--net", "cnn", "--width", "24", "--control", "widened"),
+    *("--num_epoch", "60", "--ema", "0.999", "--label_smoothing", "0.05", "--weight_decay", "0.02"),
+)
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--only", nargs="+", choices=list(EXPERIMENTS), default=list(EXPERIMENTS))
+    parser.add_argument("--budget", type=float, metavar="MINUTES", help="end after so long (default: never)")
+    parser.add_argument("--seeds", type=int, default=2, help="default: 2")
+    parser.add_argument("--base", default="mnist", help="the set that is distorted (default: mnist)")
+    parser.add_argument("--dir", type=Path, default=ROOT / "runs/paper", help="of the runs' files")
+    parser.add_argument("--json", type=Path, default=RESULTS / "paper.json", metavar="FILE")
+    parser.add_argument("--pictures", type=Path, default=ROOT / "docs", help="where the animations go")
+    parser.add_argument("options", nargs="*", help="for main.py")
+    return parser.parse_args(argv)
+
+
+class Budget:
+    """Seconds that are left; None for as many as it takes."""
+
+    def __init__(self, minutes: float | None) -> None:
+        self._end = None if minutes is None else time.monotonic() + 60 * minutes
+
+    def left(self) -> float | None:
+        return None if self._end is None else max(0.0, self._end - time.monotonic())
+
+    @property
+    def spent(self) -> bool:
+        return self.left() == 0
+
+
+@dataclass(frozen=True)
+class Run:
+    """One network: an experiment, with or without the transformer, by one seed."""
+
+    experiment: str
+    scope: str
+    seed: int
+    options: argparse.Namespace
+
+    @property
+    def name_data(self) -> str:
+        return f"{self.options.base}_{self.experiment}"
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether an animation is made of it."""
+        return self.scope == "stn" and self.seed == 0
+
+    def directory(self, kind: str) -> Path:
+        return self.options.dir / f"seed{self.seed}" / kind
+
+    def checkpoints(self) -> list[Path]:
+        return sorted((self.directory("checkpoint") / self.scope / self.name_data).glob("model_epoch*.pth"))
+
+    def command(self, mode: str, *more: str) -> list[str]:
+        folders = [f"--dir_{kind}={self.directory(kind)}" for kind in ("log", "checkpoint", "result")]
+        where = ["--scope", self.scope, "--name_data", self.name_data, *folders]
+        return [sys.executable, "main.py", "--mode", mode, *where, *more]
+
+    def train(self, budget: Budget) -> None:
+        """Trains, or goes on; at the end of the budget the last whole epoch is saved, if there is one."""
+        what = [*options_of(self.experiment, self.options), "--seed", str(self.seed)]
+        # Every epoch of the run that is shown in pictures.
+        save = ["--num_freq_save", "1" if self.is_shown else "10"]
+        process = subprocess.Popen(
+            self.command("train", *what, *save, "--train_continue", "on"), cwd=ROOT, stdout=sys.stderr
+        )
+        try:
+            process.wait(budget.left())
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGTERM)
+        except KeyboardInterrupt:  # the training must save before this ends
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+            raise
+        code = process.wait()
+        if code and not (code == 130 and budget.spent):
+            raise SystemExit(f"{self.name_data}, {self.scope}, seed {self.seed}: training failed")
+
+    def test(self) -> dict:
+        """What the last epoch's network makes of the test set, and what it has seen of the training set."""
+        subprocess.run(self.command("test"), cwd=ROOT, check=True, stdout=sys.stderr)
+        path = self.directory("result") / self.scope / self.name_data / "metrics.json"
+        metrics = json.loads(path.read_text())
+        history = metrics["history"]
+        return {
+            "experiment": self.experiment,
+            "name_data": self.name_data,
+            "scope": self.scope,
+            "seed": self.seed,
+            "error_percent": 100 * (1 - metrics["accuracy"]),
+            "cross_entropy": metrics["cross_entropy"],
+            "test_images": metrics["num_images"],
+            "num_parameters": metrics["num_parameters"],
+            "epoch": metrics["epoch"],
+            "num_epoch": torch.load(self.checkpoints()[-1], weights_only=True)["args"]["num_epoch"],
+            "images_seen": sum(epoch["images"] for epoch in history),
+            "seconds": sum(epoch["seconds"] for epoch in history),
+            "curve": [
+                {"train": epoch["train"]["accuracy"], "validation": epoch["validation"]["accuracy"]}
+                for epoch in history
+            ],
+            "machine": machine(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
+            "options": options_of(self.experiment, self.options),
+        }
+
+
+def options_of(experiment: str, options: argparse.Namespace) -> list[str]:
+    """Of main.py; the user's own come last, and count."""
+    return [*COMMON, *EXPERIMENTS[experiment].options, *options.options]
+
+
+def key(result: dict) -> tuple:
+    return result["name_data"], result["scope"], result["seed"]
+
+
+def ended(result: dict | None) -> bool:
+    return bool(result) and result["epoch"] >= result["num_epoch"]
+
+
+def measure(options: argparse.Namespace) -> list[dict]:
+    """Makes the runs that are left, as far as the budget goes; returns all results, old and new."""
+    recorded = json.loads(options.json.read_text())["runs"] if options.json.exists() else []
+    results = {key(result): result for result in recorded}
+    budget = Budget(options.budget)
+    # Seed by seed: a budget that is too short leaves each experiment with its control, and fewer seeds.
+    for seed in range(options.seeds):
+        for experiment in options.only:
+            for scope in SCOPES:
+                run = Run(experiment, scope, seed, options)
+                before = results.get((run.name_data, scope, seed))
+                if ended(before) or budget.spent:
+                    continue
+                run.train(budget)
+                if run.checkpoints():
+                    result = run.test()
+                    results[key(result)] = result
+                    write_json(options.json, {"runs": list(results.values())})
+                    if run.is_shown:
+                        animate(run)
+    return list(results.values())
+
+
+def table(results: list[dict], base: str = "mnist") -> str:
+    """Errors in percent on the test sets, a row an experiment: means over seeds and standard deviations."""
+    header = ["error, %", "paper, without", "paper, with", "since", "without", "with a transformer"]
+    header += ["seeds", "parameters", "images seen", "minutes a run", "hardware"]
+    lines = []
+    for name, experiment in EXPERIMENTS.items():
+        rows = {
+            scope: [r for r in results if (r["name_data"], r["scope"]) == (f"{base}_{name}", scope)]
+            for scope in SCOPES
+        }
+        if not any(rows.values()):
+            continue
+        both = [row for scope in SCOPES for row in rows[scope]]
+        published = (experiment.without, experiment.best, experiment.published)
+        lines.append(
+            [
+                experiment.title,
+                *("" if figure is None or base != "mnist" else f"{figure:g}" for figure in published),
+                spread(rows["cls"]),
+                spread(rows["stn"]),
+                " / ".join(str(len(rows[scope])) for scope in ("cls", "stn")),
+                " / ".join(span(rows[scope], "num_parameters", 1000, "k") for scope in ("cls", "stn")),
+                " / ".join(span(rows[scope], "images_seen", 1e6, "M") for scope in ("cls", "stn")),
+                " / ".join(span(rows[scope], "seconds", 60, "") for scope in ("cls", "stn")),
+                ", ".join(sorted({hardware(row["machine"]) for row in both})),
+            ]
+        )
+    note = "\n\n\\* not at its end: as after the images it has seen." if "*" in str(lines) else ""
+    return markdown(header, lines) + note
+
+
+def spread(rows: list[dict]) -> str:
+    if not rows:
+        return "-"
+    errors = [row["error_percent"] for row in rows]
+    deviation = f" ± {statistics.stdev(errors):.2f}" if len(errors) > 1 else ""
+    return f"{statistics.fmean(errors):.2f}{deviation}{'' if all(map(ended, rows)) else ' *'}"
+
+
+def span(rows: list[dict], name: str, unit: float, symbol: str) -> str:
+    """The least and the greatest, where they differ."""
+    if not rows:
+        return "-"
+    ends = {f"{f(row[name] for row in rows) / unit:.3g}{symbol}": None for f in (min, max)}
+    return " to ".join(ends)
+
+
+def hardware(machine: dict) -> str:
+    return machine.get("gpu") or f"{machine['threads']} threads of {machine['cpu']}"
+
+
+def animate(run: Run, per_class: int = 1, milliseconds: int = 400) -> None:
+    """A GIF of the same test digits, raw and as the transformer warps them, a frame an epoch at most."""
+    from PIL import Image
+
+    from stn_ext.training import checkpoints, data, datasets, monitor
+    from stn_ext.training.run import about_of, build, rebuild
+
+    states = [checkpoints.load(path) for path in spaced(run.checkpoints())]
+    images = datasets.load_test(run.name_data, ROOT / "datasets", limit=500)
+    shown = monitor.examples(images, per_class, at_most=20)
+    normalisation = data.Normalisation(about_of(states[-1]).background)
+    torch.manual_seed(run.seed)
+    untrained = build(states[-1]["args"], about_of(states[-1]))  # its transformers are the identity
+    frames = []
+    for model in (untrained, *map(rebuild, states)):
+        pairs = monitor.grid(monitor.side_by_side(model, shown, normalisation), columns=5)
+        frame = pairs.permute(1, 2, 0).squeeze(2).numpy()
+        picture = Image.fromarray(frame)
+        frames.append(picture.resize((2 * picture.width, 2 * picture.height), Image.NEAREST))
+    run.options.pictures.mkdir(parents=True, exist_ok=True)
+    durations = [milliseconds] * (len(frames) - 1) + [5 * milliseconds]
+    path = run.options.pictures / f"{run.name_data}.gif"
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=durations, loop=0, optimize=True)
+
+
+def spaced(items: list, at_most: int = 30) -> list:
+    """The first, the last, and of the others the fewer the later: a transformer learns most at first."""
+    last = len(items) - 1
+    chosen = {round(last * (i / (at_most - 1)) ** 2) for i in range(at_most)}
+    return [items[i] for i in sorted(chosen)]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    options = parse(argv)
+    results = measure(options)
+    text = table(results, options.base)
+    options.json.with_suffix(".md").write_text(text + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    main()

@@ -1,0 +1,119 @@
+"""The paper's experiments: what is run, continued, recorded and shown; the trainings themselves are faked."""
+
+import itertools
+import json
+
+import paper
+import pytest
+import torch
+from PIL import Image
+
+from stn_ext.training import config
+
+
+def result(run, epoch=3, num_epoch=3, error=1.0):
+    return {
+        "experiment": run.experiment, "name_data": run.name_data, "scope": run.scope, "seed": run.seed,
+        "error_percent": error, "epoch": epoch, "num_epoch": num_epoch, "images_seen": epoch * 54000,
+        "seconds": 60.0 * epoch, "num_parameters": 100_000,
+        "machine": {"cpu": "some CPU", "threads": 2},
+    }  # fmt: skip
+
+
+@pytest.fixture
+def faked(monkeypatch, tmp_path):
+    """(options, the runs that were trained); each training takes one of the three epochs' budget."""
+    trained = []
+    monkeypatch.setattr(paper.Run, "train", lambda run, budget: trained.append(run))
+    monkeypatch.setattr(paper.Run, "checkpoints", lambda run: ["one"])
+    monkeypatch.setattr(paper.Run, "test", lambda run: result(run, min(3, trained.count(run))))
+    monkeypatch.setattr(paper, "animate", lambda run: None)
+    words = ["--only", "rts", "tc", "--dir", str(tmp_path), "--json", str(tmp_path / "results/paper.json")]
+    return words, trained
+
+
+def test_each_experiment_has_its_control_and_seeds_come_last(faked):
+    words, trained = faked
+    paper.measure(paper.parse([*words, "--seeds", "2"]))
+    order = [(run.seed, run.experiment, run.scope) for run in trained]
+    assert order == [(s, e, c) for s in (0, 1) for e in ("rts", "tc") for c in ("stn", "cls")]
+
+
+def test_what_has_ended_is_not_repeated_and_the_rest_goes_on(faked, tmp_path):
+    words, trained = faked
+    options = paper.parse([*words, "--seeds", "1"])
+    for times in (1, 2, 3, 3):
+        results = paper.measure(options)
+        assert {trained.count(run) for run in trained} == {times}
+    assert all(map(paper.ended, results)) and len(results) == 4
+    assert json.loads((tmp_path / "results/paper.json").read_text())["runs"] == results
+
+
+def test_a_spent_budget_starts_nothing(faked):
+    words, trained = faked
+    assert paper.measure(paper.parse([*words, "--budget", "0"])) == [] and trained == []
+
+
+def test_the_table_says_what_has_not_ended(tmp_path):
+    options = paper.parse(["--dir", str(tmp_path)])
+    runs = {
+        (scope, seed): paper.Run("rts", scope, seed, options) for scope in ("stn", "cls") for seed in (0, 1)
+    }
+    results = [
+        result(runs["stn", 0], error=0.5), result(runs["stn", 1], error=0.7),
+        result(runs["cls", 0], epoch=1, error=0.9),
+    ]  # fmt: skip
+    text = paper.table(results)
+    row = next(line for line in text.splitlines() if line.startswith("| RTS"))
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells == [
+        "RTS", "0.8", "0.5", "0.54", "0.90 *", "0.60 ± 0.14", "1 / 2", "100k / 100k", "0.054M / 0.162M",
+        "1 / 3", "2 threads of some CPU",
+    ]  # fmt: skip
+    assert "not at its end" in text and "not at its end" not in paper.table(results[:2])
+
+
+def test_every_experiments_options_are_main_s_and_the_user_s_count():
+    for name, experiment in paper.EXPERIMENTS.items():
+        words = paper.options_of(name, paper.parse(["--", "--num_epoch", "7"]))
+        args = config.parse(["--name_data", f"mnist_{name}", *words])
+        assert args.num_epoch == 7 and args.control == "widened" and args.ema > 0
+        assert experiment.best <= experiment.without
+
+
+def test_networks_are_as_small_as_the_papers():
+    from stn_ext.models import num_parameters
+    from stn_ext.training.run import About, build
+
+    shapes = {"rts": (1, 42, 42), "tc": (1, 60, 60), "add": (2, 42, 42)}
+    for name in paper.EXPERIMENTS:
+        about = About(shapes.get(name, (1, 28, 28)), tuple("0123456789"), (0,))
+        args = vars(config.parse(paper.options_of(name, paper.parse([]))))
+        with_transformer, control = (
+            num_parameters(build({**args, "transformer": choice}, about)) for choice in ("on", "off")
+        )
+        assert 100_000 < with_transformer <= control < 400_000
+
+
+def test_spaced_frames_are_closest_at_the_start():
+    chosen = paper.spaced(list(range(60)), 10)
+    steps = [b - a for a, b in itertools.pairwise(chosen)]
+    assert chosen[0] == 0 and chosen[-1] == 59 and steps == sorted(steps)
+    assert paper.spaced([1, 2]) == [1, 2] and paper.spaced([1]) == [1]
+
+
+def test_the_animation_begins_with_the_identity(tmp_path):
+    """From real checkpoints of a training on few images."""
+    from tests.command_line import directories, succeed
+
+    words = ["--limit", "60", "--batch_size", "32", "--num_epoch", "2", "--transform", "projective"]
+    options = paper.parse(["--dir", str(tmp_path), "--pictures", str(tmp_path / "docs")])
+    run = paper.Run("p", "stn", 0, options)
+    where = [f"--dir_{kind}={run.directory(kind)}" for kind in ("log", "checkpoint", "result")]
+    succeed("main.py", "--name_data", "mnist_p", *words, *directories(tmp_path), *where)
+    paper.animate(run)
+    with Image.open(tmp_path / "docs/mnist_p.gif") as picture:
+        assert picture.n_frames >= 2 and picture.size == (2 * (5 * 58 + 2), 2 * (2 * 30 + 2))
+        first = torch.tensor(list(picture.convert("L").getdata())).view(picture.size[::-1])[::2, ::2]
+    pair = first[2:30, 2:58].double()  # the first digit beside what is seen of it, within the frame
+    assert (pair[:, :28] - pair[:, 28:]).abs().max() <= 8  # as far as a palette of 256 colours can tell
