@@ -14,14 +14,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import os
 import signal
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 import torch
 from tables import markdown
@@ -61,7 +65,7 @@ EXPERIMENTS = {
 # What all have in common: a network of less than 400 thousand parameters.
 COMMON = (
     *("--net", "cnn", "--width", "24", "--control", "widened"),
-    *("--num_epoch", "60", "--ema", "0.999", "--label_smoothing", "0.05", "--weight_decay", "0.02"),
+    *("--num_epoch", "30", "--ema", "0.999", "--label_smoothing", "0.05", "--weight_decay", "0.02"),
 )
 
 
@@ -70,6 +74,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=list(EXPERIMENTS), default=list(EXPERIMENTS))
     parser.add_argument("--budget", type=float, metavar="MINUTES", help="end after so long (default: never)")
     parser.add_argument("--seeds", type=int, default=2, help="default: 2")
+    parser.add_argument(
+        "--at_once", type=int, default=1, help="runs side by side, sharing the cores (default: 1)"
+    )
     parser.add_argument("--base", default="mnist", help="the set that is distorted (default: mnist)")
     parser.add_argument("--dir", type=Path, default=ROOT / "runs/paper", help="of the runs' files")
     parser.add_argument("--json", type=Path, default=RESULTS / "paper.json", metavar="FILE")
@@ -79,17 +86,17 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 class Budget:
-    """Seconds that are left; None for as many as it takes."""
+    """So many minutes from now, or as many as it takes."""
 
     def __init__(self, minutes: float | None) -> None:
-        self._end = None if minutes is None else time.monotonic() + 60 * minutes
+        self._end = math.inf if minutes is None else time.monotonic() + 60 * minutes
 
-    def left(self) -> float | None:
-        return None if self._end is None else max(0.0, self._end - time.monotonic())
+    def stop(self) -> None:
+        self._end = -math.inf
 
     @property
     def spent(self) -> bool:
-        return self.left() == 0
+        return time.monotonic() >= self._end
 
 
 @dataclass(frozen=True)
@@ -121,29 +128,33 @@ class Run:
         where = ["--scope", self.scope, "--name_data", self.name_data, *folders]
         return [sys.executable, "main.py", "--mode", mode, *where, *more]
 
+    def threads(self) -> int:
+        return max(1, torch.get_num_threads() // self.options.at_once)
+
+    def environment(self) -> dict[str, str]:
+        return os.environ | {"OMP_NUM_THREADS": str(self.threads())}
+
     def train(self, budget: Budget) -> None:
         """Trains, or goes on; at the end of the budget the last whole epoch is saved, if there is one."""
         what = [*options_of(self.experiment, self.options), "--seed", str(self.seed)]
         # Every epoch of the run that is shown in pictures.
         save = ["--num_freq_save", "1" if self.is_shown else "10"]
         process = subprocess.Popen(
-            self.command("train", *what, *save, "--train_continue", "on"), cwd=ROOT, stdout=sys.stderr
+            self.command("train", *what, *save, "--train_continue", "on"),
+            cwd=ROOT,
+            env=self.environment(),
+            stdout=sys.stderr,
         )
-        try:
-            process.wait(budget.left())
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGTERM)
-        except KeyboardInterrupt:  # the training must save before this ends
-            process.send_signal(signal.SIGTERM)
-            process.wait()
-            raise
+        while process.poll() is None and not budget.spent:
+            time.sleep(0.2)
+        process.terminate()
         code = process.wait()
         if code and not (code == 130 and budget.spent):
             raise SystemExit(f"{self.name_data}, {self.scope}, seed {self.seed}: training failed")
 
     def test(self) -> dict:
         """What the last epoch's network makes of the test set, and what it has seen of the training set."""
-        subprocess.run(self.command("test"), cwd=ROOT, check=True, stdout=sys.stderr)
+        subprocess.run(self.command("test"), cwd=ROOT, env=self.environment(), check=True, stdout=sys.stderr)
         path = self.directory("result") / self.scope / self.name_data / "metrics.json"
         metrics = json.loads(path.read_text())
         history = metrics["history"]
@@ -164,7 +175,8 @@ class Run:
                 {"train": epoch["train"]["accuracy"], "validation": epoch["validation"]["accuracy"]}
                 for epoch in history
             ],
-            "machine": machine(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
+            "machine": machine(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+            | {"threads": self.threads()},
             "options": options_of(self.experiment, self.options),
         }
 
@@ -186,22 +198,28 @@ def measure(options: argparse.Namespace) -> list[dict]:
     """Makes the runs that are left, as far as the budget goes; returns all results, old and new."""
     recorded = json.loads(options.json.read_text())["runs"] if options.json.exists() else []
     results = {key(result): result for result in recorded}
-    budget = Budget(options.budget)
+    budget, lock = Budget(options.budget), Lock()
+
+    def make(run: Run) -> None:
+        if ended(results.get((run.name_data, run.scope, run.seed))) or budget.spent:
+            return
+        run.train(budget)
+        if run.checkpoints():
+            result = run.test()
+            with lock:
+                results[key(result)] = result
+                write_json(options.json, {"runs": list(results.values())})
+                if run.is_shown:
+                    animate(run)
+
     # Seed by seed: a budget that is too short leaves each experiment with its control, and fewer seeds.
-    for seed in range(options.seeds):
-        for experiment in options.only:
-            for scope in SCOPES:
-                run = Run(experiment, scope, seed, options)
-                before = results.get((run.name_data, scope, seed))
-                if ended(before) or budget.spent:
-                    continue
-                run.train(budget)
-                if run.checkpoints():
-                    result = run.test()
-                    results[key(result)] = result
-                    write_json(options.json, {"runs": list(results.values())})
-                    if run.is_shown:
-                        animate(run)
+    seeds, scopes = range(options.seeds), SCOPES
+    runs = [Run(name, scope, seed, options) for seed in seeds for name in options.only for scope in scopes]
+    with ThreadPoolExecutor(options.at_once) as pool:
+        try:
+            list(pool.map(make, runs))
+        finally:
+            budget.stop()  # after Ctrl-C or a failure the other runs save what they have
     return list(results.values())
 
 
