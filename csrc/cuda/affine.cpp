@@ -13,6 +13,37 @@
 namespace stn::cuda {
 namespace {
 
+// A dtype's elements as the kernels know them.
+template <class T>
+struct StoredAs {
+  using type = T;
+};
+template <>
+struct StoredAs<at::Half> {
+  using type = __half;
+};
+template <>
+struct StoredAs<at::BFloat16> {
+  using type = __nv_bfloat16;
+};
+
+// f(an element of the images' dtype, of which only the type matters)
+template <class F>
+void with_storage(const at::Tensor& images, const F& f) {
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, images.scalar_type(), "affine_sample",
+                                  [&] { f(typename StoredAs<scalar_t>::type{}); });
+}
+
+template <class S>
+Images<const S> images_in(const at::Tensor& t) {
+  return strided(t, static_cast<const S*>(t.const_data_ptr()));
+}
+
+template <class S>
+Images<S> images_out(const at::Tensor& t) {
+  return strided(t, static_cast<S*>(t.mutable_data_ptr()));
+}
+
 // The kernels count pixels along an axis in 32 bits, a tile beyond the last one included.
 void check_lengths(at::IntArrayRef in_size, at::IntArrayRef out_size) {
   constexpr int64_t longest = int64_t{1} << 30;
@@ -32,10 +63,11 @@ at::Tensor sample(const at::Tensor& input, const at::Tensor& theta, at::IntArray
                                       input.options().memory_format(input.suggest_memory_format()));
   if (output.numel() == 0) return output;
   const at::Tensor t = float_or_double(theta);
-  AT_DISPATCH_FLOATING_TYPES(input.scalar_type(), "affine_sample", [&] {
-    auto p = make_problem<scalar_t>(input, input.sizes().slice(2), size, align_corners, padding, t);
-    p.input = images_in<scalar_t>(input);
-    p.output = images_out<scalar_t>(output);
+  with_storage(input, [&](auto element) {
+    using S = decltype(element);
+    auto p = make_problem<S>(input, input.sizes().slice(2), size, align_corners, padding, t);
+    p.input = images_in<S>(input);
+    p.output = images_out<S>(output);
     C10_CUDA_CHECK(launch_sample(p, c10::cuda::getCurrentCUDAStream()));
   });
   return output;
@@ -51,11 +83,11 @@ at::Tensor moments(const at::Tensor& grad, const at::Tensor& input, const at::Te
   const at::Tensor grad_theta =
       at::empty(theta.sizes(), t.options().memory_format(at::MemoryFormat::Contiguous));
   if (input.numel() == 0) return grad_theta.zero_().to(theta.scalar_type());
-  AT_DISPATCH_FLOATING_TYPES(input.scalar_type(), "affine_sample_moments", [&] {
-    auto p = make_problem<scalar_t>(input, input.sizes().slice(2), grad.sizes().slice(2), align_corners,
-                                    padding, t);
-    p.input = images_in<scalar_t>(input);
-    p.grad = images_in<scalar_t>(grad);
+  with_storage(input, [&](auto element) {
+    using S = decltype(element);
+    auto p = make_problem<S>(input, input.sizes().slice(2), grad.sizes().slice(2), align_corners, padding, t);
+    p.input = images_in<S>(input);
+    p.grad = images_in<S>(grad);
     const at::Tensor partial =
         at::empty({p.batches, moment_blocks(p), kMoments}, t.options().dtype(at::kDouble));
     C10_CUDA_CHECK(launch_moments(p, partial.mutable_data_ptr<double>(), grad_theta.mutable_data_ptr(),
@@ -74,10 +106,11 @@ at::Tensor adjoint(const at::Tensor& grad, const at::Tensor& theta, at::IntArray
                                           grad.options().memory_format(grad.suggest_memory_format()));
   if (grad_input.numel() == 0) return grad_input;
   const at::Tensor t = float_or_double(theta);
-  AT_DISPATCH_FLOATING_TYPES(grad.scalar_type(), "affine_sample_adjoint", [&] {
-    auto p = make_problem<scalar_t>(grad, size, grad.sizes().slice(2), align_corners, padding, t);
-    p.grad = images_in<scalar_t>(grad);
-    p.grad_input = images_out<scalar_t>(grad_input);
+  with_storage(grad, [&](auto element) {
+    using S = decltype(element);
+    auto p = make_problem<S>(grad, size, grad.sizes().slice(2), align_corners, padding, t);
+    p.grad = images_in<S>(grad);
+    p.grad_input = images_out<S>(grad_input);
     C10_CUDA_CHECK(launch_adjoint(p, c10::cuda::getCurrentCUDAStream()));
   });
   return grad_input;

@@ -1,4 +1,7 @@
 // The three primitives over affine maps on the GPU. No atomics: sums have one order, results the same bits.
+// S is the type that images are stored in, T the one that is computed with (Computed<S>).
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 #include <math.h>
 
@@ -16,6 +19,27 @@ constexpr int kColumns = 32, kRows = 8, kThreads = kColumns * kRows;
 constexpr int kTileWidth = kWalk, kAdjointRows = 16;
 constexpr int kAdjointChannels = 4;      // whose sums a thread holds at a time
 constexpr int64_t kBlocksWanted = 2048;  // enough to fill any GPU; more only where the work gives them
+
+// Half types are read and written as they are, and computed with in float.
+template <class S>
+struct ComputedIn {
+  using type = float;
+};
+template <>
+struct ComputedIn<double> {
+  using type = double;
+};
+template <class S>
+using Computed = typename ComputedIn<S>::type;
+
+__device__ float load(float x) { return x; }
+__device__ double load(double x) { return x; }
+__device__ float load(__half x) { return __half2float(x); }
+__device__ float load(__nv_bfloat16 x) { return __bfloat162float(x); }
+__device__ void store(float x, float* to) { *to = x; }
+__device__ void store(double x, double* to) { *to = x; }
+__device__ void store(float x, __half* to) { *to = __float2half_rn(x); }
+__device__ void store(float x, __nv_bfloat16* to) { *to = __float2bfloat16_rn(x); }
 
 __host__ __device__ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -35,8 +59,8 @@ int lanes_to_a_pixel(int64_t channels, int64_t channel_stride) {
   return lanes;
 }
 
-template <class T>
-Tiles output_tiles(const Problem<T>& p, bool split_channels) {
+template <class S>
+Tiles output_tiles(const Problem<S>& p, bool split_channels) {
   const int lanes = lanes_to_a_pixel(p.channels, p.input.channel);
   Tiles t{kRows,
           kTileWidth,
@@ -52,8 +76,8 @@ Tiles output_tiles(const Problem<T>& p, bool split_channels) {
   return t;
 }
 
-template <class T>
-Tiles input_tiles(const Problem<T>& p) {
+template <class S>
+Tiles input_tiles(const Problem<S>& p) {
   const int lanes = lanes_to_a_pixel(ceil_div(p.channels, kAdjointChannels), p.grad.channel);
   const int64_t channels = lanes * kAdjointChannels;
   return {kAdjointRows,
@@ -72,8 +96,8 @@ struct Place {
   int row, column;
   int channels, channel_step, pixel, pixel_step;  // pixels: in a row of the tile
 
-  template <class T>
-  __device__ Place(const Problem<T>& p, const Tiles& t) {
+  template <class S>
+  __device__ Place(const Problem<S>& p, const Tiles& t) {
     int64_t b = blockIdx.x;
     column = static_cast<int>(b % t.across) * t.width;
     b /= t.across;
@@ -114,7 +138,8 @@ struct TileWalks {
   T whole[2][kRows], frac[2][kRows], head[2], rest[2];
   bool exact[2][kRows];
 
-  __device__ void init(const Problem<T>& p, const Place& at) {
+  template <class S>
+  __device__ void init(const Problem<S>& p, const Place& at) {
     const int thread = threadIdx.y * kColumns + threadIdx.x;
     if (thread < 2) map[thread] = axis_map(p, at.n, thread);
     __syncthreads();
@@ -154,13 +179,14 @@ struct TileWalks {
 };
 
 // A pixel's four taps in memory. Those that take no part are not read.
-template <class T>
+template <class S>
 struct TapReader {
-  const T* at;
+  using T = Computed<S>;
+  const S* at;
   int64_t row, pixel;
   bool use00, use01, use10, use11;
 
-  __device__ TapReader(const Problem<T>& p, const AxisTaps<T>& x, const AxisTaps<T>& y, const T* plane) {
+  __device__ TapReader(const Problem<S>& p, const AxisTaps<T>& x, const AxisTaps<T>& y, const S* plane) {
     const int column = static_cast<int>(x.tap), line = static_cast<int>(y.tap);
     row = p.input.row;
     pixel = p.input.pixel;
@@ -178,25 +204,26 @@ struct TapReader {
 
   // And goes on to the next plane.
   __device__ void read(T v[4], int64_t step) {
-    v[0] = use00 ? at[0] : T(0);
-    v[1] = use01 ? at[pixel] : T(0);
-    v[2] = use10 ? at[row] : T(0);
-    v[3] = use11 ? at[row + pixel] : T(0);
+    v[0] = use00 ? load(at[0]) : T(0);
+    v[1] = use01 ? load(at[pixel]) : T(0);
+    v[2] = use10 ? load(at[row]) : T(0);
+    v[3] = use11 ? load(at[row + pixel]) : T(0);
     at += step;
   }
 };
 
 // ---- sample -----------------------------------------------------------------------------------------------
 
-template <Padding padding, class T>
-__global__ void __launch_bounds__(kThreads, sizeof(T) < 8 ? 4 : 2) sample(Problem<T> p, Tiles tiles) {
+template <Padding padding, class S>
+__global__ void __launch_bounds__(kThreads, sizeof(S) < 8 ? 4 : 2) sample(Problem<S> p, Tiles tiles) {
+  using T = Computed<S>;
   __shared__ TileWalks<T> walks;
   const Place at(p, tiles);
   walks.init(p, at);
   const int i = at.row + static_cast<int>(threadIdx.y);
   if (i >= p.frame.out_height) return;
-  const T* image = p.input.data + at.n * p.input.batch + at.channel * p.input.channel;
-  T* output = p.output.data + at.n * p.output.batch + at.channel * p.output.channel + i * p.output.row;
+  const S* image = p.input.data + at.n * p.input.batch + at.channel * p.input.channel;
+  S* output = p.output.data + at.n * p.output.batch + at.channel * p.output.channel + i * p.output.row;
   const int64_t image_step = at.channel_step * p.input.channel,
                 output_step = at.channel_step * p.output.channel;
 #pragma unroll 1
@@ -205,13 +232,13 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) < 8 ? 4 : 2) sample(Proble
     if (j >= p.frame.out_width) return;
     const AxisTaps<T> x = walks.template taps<padding>(p.frame, at, 0, number);
     const AxisTaps<T> y = walks.template taps<padding>(p.frame, at, 1, number);
-    TapReader<T> reader(p, x, y, image);
-    T* out = output + j * p.output.pixel;
+    TapReader<S> reader(p, x, y, image);
+    S* out = output + j * p.output.pixel;
 #pragma unroll 2
     for (int c = at.channels; c > 0; --c) {
       T v[4];
       reader.read(v, image_step);
-      *out = y.w0 * (x.w0 * v[0] + x.w1 * v[1]) + y.w1 * (x.w0 * v[2] + x.w1 * v[3]);
+      store(y.w0 * (x.w0 * v[0] + x.w1 * v[1]) + y.w1 * (x.w0 * v[2] + x.w1 * v[3]), out);
       out += output_step;
     }
   }
@@ -225,16 +252,17 @@ __device__ V sum_over_warp(V value) {
   return value;
 }
 
-template <Padding padding, class T>
-__global__ void __launch_bounds__(kThreads, sizeof(T) < 8 ? 2 : 1)
-    tile_moments(Problem<T> p, Tiles tiles, double* partial) {
+template <Padding padding, class S>
+__global__ void __launch_bounds__(kThreads, sizeof(S) < 8 ? 2 : 1)
+    tile_moments(Problem<S> p, Tiles tiles, double* partial) {
+  using T = Computed<S>;
   __shared__ TileWalks<T> walks;
   __shared__ T by_warp[kRows][kMoments];  // a row of threads is a warp
   const Place at(p, tiles);
   walks.init(p, at);
   const int i = at.row + static_cast<int>(threadIdx.y);
-  const T* image = p.input.data + at.n * p.input.batch + at.channel * p.input.channel;
-  const T* grad = p.grad.data + at.n * p.grad.batch + at.channel * p.grad.channel + i * p.grad.row;
+  const S* image = p.input.data + at.n * p.input.batch + at.channel * p.input.channel;
+  const S* grad = p.grad.data + at.n * p.grad.batch + at.channel * p.grad.channel + i * p.grad.row;
   const int64_t image_step = at.channel_step * p.input.channel, grad_step = at.channel_step * p.grad.channel;
   T sums[4] = {};  // of gx, gx * number, gy, gy * number
 #pragma unroll 1
@@ -243,14 +271,15 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) < 8 ? 2 : 1)
     if (i >= p.frame.out_height || j >= p.frame.out_width) break;
     const AxisTaps<T> x = walks.template taps<padding>(p.frame, at, 0, number);
     const AxisTaps<T> y = walks.template taps<padding>(p.frame, at, 1, number);
-    TapReader<T> reader(p, x, y, image);
-    const T* g = grad + j * p.grad.pixel;
+    TapReader<S> reader(p, x, y, image);
+    const S* g = grad + j * p.grad.pixel;
     T s[4] = {};  // over channels, of the output's gradient times each tap
 #pragma unroll 2
     for (int c = at.channels; c > 0; --c) {
       T v[4];
       reader.read(v, image_step);
-      for (int k = 0; k < 4; ++k) s[k] += *g * v[k];
+      const T w = load(*g);
+      for (int k = 0; k < 4; ++k) s[k] += w * v[k];
       g += grad_step;
     }
     const T gx = y.w0 * (x.d0 * s[0] + x.d1 * s[1]) + y.w1 * (x.d0 * s[2] + x.d1 * s[3]);
@@ -280,9 +309,9 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) < 8 ? 2 : 1)
 }
 
 // One block an image, one warp a moment: the tiles' sums in a fixed order, and from them theta's gradient.
-template <class T>
+template <class S>
 __global__ void __launch_bounds__(32 * kMoments)
-    theta_gradients(Problem<T> p, int64_t tiles, const double* partial, void* grad_theta) {
+    theta_gradients(Problem<S> p, int64_t tiles, const double* partial, void* grad_theta) {
   const int64_t n = blockIdx.x;
   const int k = threadIdx.y;
   double sum = 0;
@@ -402,7 +431,8 @@ struct Search {
   T x_column, x_row, y_column, y_row;
   T per_x, per_y, half_x, half_y;
 
-  __device__ __noinline__ void init(const Problem<T>& p, int64_t n) {
+  template <class S>
+  __device__ __noinline__ void init(const Problem<S>& p, int64_t n) {
     const Frame& f = p.frame;
     x = axis_map(p, n, 0);
     y = axis_map(p, n, 1);
@@ -453,25 +483,26 @@ __device__ T clamp(T value, T low, T high) {
 }
 
 // What a thread gathers for: a pixel's channels.
-template <class T>
+template <class S>
 struct Channels {
-  const T* grad;  // of the first one
+  using T = Computed<S>;
+  const S* grad;  // of the first one
   int64_t step;
   int count;
 
   __device__ void add(T w, int64_t offset, T* sums) const {
-    const T* g = grad + offset;
+    const S* g = grad + offset;
     for (int c = 0; c < kAdjointChannels; ++c) {
-      if (c < count) sums[c] += w * g[c * step];
+      if (c < count) sums[c] += w * load(g[c * step]);
     }
   }
 };
 
 // Adds what touches the pixel at (qx, qy), in a fixed order. Output pixels are counted from one that is near
 // by, and coordinates from the pixel, so that T has all the bits it needs.
-template <Padding padding, class T>
-__device__ void gather_close(const Search<padding, T>& s, const Problem<T>& p, int64_t qx, int64_t qy,
-                             const Channels<T>& channels, T* sums) {
+template <Padding padding, class T, class S>
+__device__ void gather_close(const Search<padding, T>& s, const Problem<S>& p, int64_t qx, int64_t qy,
+                             const Channels<S>& channels, T* sums) {
   const T dx = static_cast<T>(static_cast<double>(qx) - s.x.one),
           dy = static_cast<T>(static_cast<double>(qy) - s.y.one);
   const T last_row = static_cast<T>(p.frame.out_height - 1),
@@ -534,9 +565,9 @@ __device__ Range rows_in(const AxisMap& x, const AxisMap& y, const Window& wx, c
 }
 
 // Adds a thread's share of what touches input pixel (px, py).
-template <Padding padding, class T>
-__device__ void gather_shared(const Search<padding, T>& s, const Problem<T>& p, int px, int py,
-                              const Channels<T>& channels, T* sums) {
+template <Padding padding, class T, class S>
+__device__ void gather_shared(const Search<padding, T>& s, const Problem<S>& p, int px, int py,
+                              const Channels<S>& channels, T* sums) {
   constexpr int kAcross = 8,
                 kDown = kThreads / kAcross;  // threads: neighbours read neighbours, in many rows at once
   const int thread = static_cast<int>(threadIdx.y * kColumns + threadIdx.x);
@@ -577,12 +608,12 @@ __device__ T sum_over_block(const T* sums, T (*all)[kAdjointChannels]) {
 }
 
 // The pixels of a tile that threads search for alone.
-template <Padding padding, class T>
-__device__ void adjoint_alone(const Search<padding, T>& s, const Problem<T>& p, const Place& at) {
+template <Padding padding, class T, class S>
+__device__ void adjoint_alone(const Search<padding, T>& s, const Problem<S>& p, const Place& at) {
   const int count = at.channels;
-  const Channels<T> channels{p.grad.data + at.n * p.grad.batch + at.channel * p.grad.channel,
+  const Channels<S> channels{p.grad.data + at.n * p.grad.batch + at.channel * p.grad.channel,
                              at.channel_step * p.grad.channel, count};
-  T* grad_input = p.grad_input.data + at.n * p.grad_input.batch + at.channel * p.grad_input.channel;
+  S* grad_input = p.grad_input.data + at.n * p.grad_input.batch + at.channel * p.grad_input.channel;
   for (int r = threadIdx.y; r < kAdjointRows; r += kRows) {
     for (int number = at.pixel; number < kColumns; number += at.pixel_step) {
       const int px = at.column + number, py = at.row + r;
@@ -594,17 +625,17 @@ __device__ void adjoint_alone(const Search<padding, T>& s, const Problem<T>& p, 
           gather_close(s, p, s.cx.place(px, kx), s.cy.place(py, ky), channels, sums);
         });
       });
-      T* out = grad_input + py * p.grad_input.row + px * p.grad_input.pixel;
+      S* out = grad_input + py * p.grad_input.row + px * p.grad_input.pixel;
       for (int c = 0; c < kAdjointChannels; ++c) {
-        if (c < count) out[c * at.channel_step * p.grad_input.channel] = sums[c];
+        if (c < count) store(sums[c], out + c * at.channel_step * p.grad_input.channel);
       }
     }
   }
 }
 
 // And the others.
-template <Padding padding, class T>
-__device__ __noinline__ void adjoint_together(const Search<padding, T>& s, const Problem<T>& p,
+template <Padding padding, class T, class S>
+__device__ __noinline__ void adjoint_together(const Search<padding, T>& s, const Problem<S>& p,
                                               const Tiles& tiles, T (*all)[kAdjointChannels]) {
   const Place at(p, tiles);
   for (int k = 0; k < kAdjointRows * kColumns; ++k) {
@@ -613,22 +644,24 @@ __device__ __noinline__ void adjoint_together(const Search<padding, T>& s, const
     for (int64_t c = at.channel_begin; c < at.channel_end; c += kAdjointChannels) {
       const int64_t left = at.channel_end - c;
       const int count = static_cast<int>(left < kAdjointChannels ? left : kAdjointChannels);
-      const Channels<T> channels{p.grad.data + at.n * p.grad.batch + c * p.grad.channel, p.grad.channel,
+      const Channels<S> channels{p.grad.data + at.n * p.grad.batch + c * p.grad.channel, p.grad.channel,
                                  count};
       T sums[kAdjointChannels] = {};
       gather_shared(s, p, px, py, channels, sums);
       const T total = sum_over_block(sums, all);
       if (threadIdx.y == 0 && static_cast<int>(threadIdx.x) < count) {
-        p.grad_input.data[at.n * p.grad_input.batch + (c + threadIdx.x) * p.grad_input.channel +
-                          py * p.grad_input.row + px * p.grad_input.pixel] = total;
+        store(total, p.grad_input.data + at.n * p.grad_input.batch +
+                         (c + threadIdx.x) * p.grad_input.channel + py * p.grad_input.row +
+                         px * p.grad_input.pixel);
       }
     }
   }
 }
 
-template <Padding padding, class T>
-__global__ void __launch_bounds__(kThreads, sizeof(T) < 8 && padding != Padding::reflection ? 2 : 1)
-    adjoint(const __grid_constant__ Problem<T> p, const __grid_constant__ Tiles tiles) {
+template <Padding padding, class S>
+__global__ void __launch_bounds__(kThreads, sizeof(S) < 8 && padding != Padding::reflection ? 2 : 1)
+    adjoint(const __grid_constant__ Problem<S> p, const __grid_constant__ Tiles tiles) {
+  using T = Computed<S>;
   __shared__ Search<padding, T> search;
   __shared__ T all[kThreads][kAdjointChannels];
   const Place at(p, tiles);
@@ -668,46 +701,48 @@ cudaError_t with_padding(Padding padding, const F& f) {
 
 }  // namespace
 
-template <class T>
-cudaError_t launch_sample(const Problem<T>& p, cudaStream_t stream) {
+template <class S>
+cudaError_t launch_sample(const Problem<S>& p, cudaStream_t stream) {
   const Tiles tiles = output_tiles(p, true);
   return with_padding(p.padding, [&](auto padding) {
-    return launch(sample<padding.value, T>, tiles.per_image() * p.batches, dim3(kColumns, kRows), stream, p,
+    return launch(sample<padding.value, S>, tiles.per_image() * p.batches, dim3(kColumns, kRows), stream, p,
                   tiles);
   });
 }
 
-template <class T>
-int64_t moment_blocks(const Problem<T>& p) {
+template <class S>
+int64_t moment_blocks(const Problem<S>& p) {
   return output_tiles(p, false).per_image();
 }
 
-template <class T>
-cudaError_t launch_moments(const Problem<T>& p, double* partial, void* grad_theta, cudaStream_t stream) {
+template <class S>
+cudaError_t launch_moments(const Problem<S>& p, double* partial, void* grad_theta, cudaStream_t stream) {
   const Tiles tiles = output_tiles(p, false);
   const cudaError_t error = with_padding(p.padding, [&](auto padding) {
-    return launch(tile_moments<padding.value, T>, tiles.per_image() * p.batches, dim3(kColumns, kRows),
+    return launch(tile_moments<padding.value, S>, tiles.per_image() * p.batches, dim3(kColumns, kRows),
                   stream, p, tiles, partial);
   });
   if (error != cudaSuccess) return error;
-  return launch(theta_gradients<T>, p.batches, dim3(32, kMoments), stream, p, tiles.per_image(), partial,
+  return launch(theta_gradients<S>, p.batches, dim3(32, kMoments), stream, p, tiles.per_image(), partial,
                 grad_theta);
 }
 
-template <class T>
-cudaError_t launch_adjoint(const Problem<T>& p, cudaStream_t stream) {
+template <class S>
+cudaError_t launch_adjoint(const Problem<S>& p, cudaStream_t stream) {
   const Tiles tiles = input_tiles(p);
   return with_padding(p.padding, [&](auto padding) {
-    return launch(adjoint<padding.value, T>, tiles.per_image() * p.batches, dim3(kColumns, kRows), stream, p,
+    return launch(adjoint<padding.value, S>, tiles.per_image() * p.batches, dim3(kColumns, kRows), stream, p,
                   tiles);
   });
 }
 
-#define STN_INSTANTIATE(T)                                                              \
-  template cudaError_t launch_sample(const Problem<T>&, cudaStream_t);                  \
-  template int64_t moment_blocks(const Problem<T>&);                                    \
-  template cudaError_t launch_moments(const Problem<T>&, double*, void*, cudaStream_t); \
-  template cudaError_t launch_adjoint(const Problem<T>&, cudaStream_t);
+#define STN_INSTANTIATE(S)                                                              \
+  template cudaError_t launch_sample(const Problem<S>&, cudaStream_t);                  \
+  template int64_t moment_blocks(const Problem<S>&);                                    \
+  template cudaError_t launch_moments(const Problem<S>&, double*, void*, cudaStream_t); \
+  template cudaError_t launch_adjoint(const Problem<S>&, cudaStream_t);
+STN_INSTANTIATE(__half)
+STN_INSTANTIATE(__nv_bfloat16)
 STN_INSTANTIATE(float)
 STN_INSTANTIATE(double)
 

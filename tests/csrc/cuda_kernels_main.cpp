@@ -10,9 +10,9 @@
 
 namespace {
 
-// As test_cuda_kernels.py packs it.
+// As test_cuda_kernels.py packs it; dtype is an index of its DTYPES.
 struct Header {
-  int64_t is_double, theta_is_double, padding, align_corners;
+  int64_t dtype, theta_is_double, padding, align_corners;
   int64_t batches, channels, height, width, out_height, out_width;
   int64_t input[4], output[4];  // strides; of each one's gradient too
 };
@@ -84,10 +84,21 @@ int main(int argc, char** argv) {
   check(problems && results, "opening files");
   Header h;
   while (std::fread(&h, sizeof(h), 1, problems) == 1) {
-    if (h.is_double) {
-      run<double>(h, problems, results);
-    } else {
-      run<float>(h, problems, results);
+    switch (h.dtype) {
+      case 0:
+        run<float>(h, problems, results);
+        break;
+      case 1:
+        run<double>(h, problems, results);
+        break;
+      case 2:
+        run<__half>(h, problems, results);
+        break;
+      case 3:
+        run<__nv_bfloat16>(h, problems, results);
+        break;
+      default:
+        check(false, "dtype");
     }
   }
   check(std::fclose(results) == 0, "writing");

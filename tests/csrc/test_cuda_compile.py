@@ -1,4 +1,4 @@
-"""The CUDA kernels compile for every GPU that is served, without warnings, and in float32 without spills."""
+"""The CUDA kernels compile for every GPU that is served, without warnings, and without spills."""
 
 import os
 import re
@@ -45,7 +45,7 @@ def brief(name):
     return re.sub(r"\(Padding\)(\d)", lambda found: PADDINGS[int(found[1])], name).split("(")[0]
 
 
-def test_float32_kernels_do_not_spill(tmp_path):
+def test_kernels_do_not_spill(tmp_path):
     toolkit, reason = find_toolkit(torch.version.cuda or "", os.environ)
     if toolkit is None:
         pytest.skip(f"no nvcc: {reason}")
@@ -68,5 +68,5 @@ def test_float32_kernels_do_not_spill(tmp_path):
     table = "\n".join(lines)
     print(table)
     kernels = [f for functions in results.values() for f in functions if f.registers]
-    assert len(kernels) == len(ARCHITECTURES) * 20, table
-    assert not [line for line in lines if "float" in line and " 0 bytes spilled" not in line], table
+    assert len(kernels) == len(ARCHITECTURES) * 40, table
+    assert all(" 0 bytes spilled" in line for line in lines), table
