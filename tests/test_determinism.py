@@ -41,3 +41,17 @@ def test_bits(device, case, padding_mode):
                 assert torch.equal(a, b), f"{count} threads"
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64))
+def test_deterministic_algorithms_are_the_only_ones(device, dtype):
+    """The same bits, no exception, and no element that is left as allocated (not a number, in this mode)."""
+    x = torch.randn(3, 2, 40, 50, dtype=dtype, device=device)
+    theta = torch.cat([MAPS[name] for name in ("small turn", "singular", "half outside")]).to(x)
+    expected = everything(x, theta, x, "zeros")
+    torch.use_deterministic_algorithms(True)
+    try:
+        ours = everything(x, theta, x, "zeros")
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(torch.equal(a, b) for a, b in zip(ours, expected, strict=True))

@@ -48,6 +48,7 @@ __host__ __device__ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) 
 // layout.
 struct Tiles {
   int height, width, lanes;  // of a tile; lanes to a pixel
+  int stack;                 // tiles below one another that a block works through
   int64_t down, across, channels, groups;
 
   int64_t per_image() const { return down * across * groups; }
@@ -60,18 +61,36 @@ int lanes_to_a_pixel(int64_t channels, int64_t channel_stride) {
 }
 
 template <class S>
-Tiles output_tiles(const Problem<S>& p, bool split_channels) {
+Tiles output_tiles(const Problem<S>& p) {
   const int lanes = lanes_to_a_pixel(p.channels, p.input.channel);
-  Tiles t{kRows,
+  return {kRows,
           kTileWidth,
           lanes,
+          1,
           ceil_div(p.frame.out_height, kRows),
           ceil_div(p.frame.out_width, kTileWidth),
           p.channels,
           1};
-  while (split_channels && t.channels > lanes && t.per_image() * p.batches < kBlocksWanted) {
+}
+
+template <class S>
+Tiles sample_tiles(const Problem<S>& p) {
+  Tiles t = output_tiles(p);
+  while (t.channels > t.lanes && t.per_image() * p.batches < kBlocksWanted) {
     t.channels = ceil_div(t.channels, 2);
     t.groups = ceil_div(p.channels, t.channels);
+  }
+  return t;
+}
+
+// By the image's size alone, so that its sums have one order whatever the batch; and so few blocks that one
+// is soon done with adding up theirs.
+template <class S>
+Tiles moment_tiles(const Problem<S>& p) {
+  Tiles t = output_tiles(p);
+  while (t.per_image() > kBlocksWanted && t.down > 1) {
+    t.stack *= 2;
+    t.down = ceil_div(p.frame.out_height, t.stack * kRows);
   }
   return t;
 }
@@ -83,6 +102,7 @@ Tiles input_tiles(const Problem<S>& p) {
   return {kAdjointRows,
           kColumns,
           lanes,
+          1,
           ceil_div(p.frame.height, kAdjointRows),
           ceil_div(p.frame.width, kColumns),
           channels,
@@ -97,11 +117,11 @@ struct Place {
   int channels, channel_step, pixel, pixel_step;  // pixels: in a row of the tile
 
   template <class S>
-  __device__ Place(const Problem<S>& p, const Tiles& t) {
-    int64_t b = blockIdx.x;
+  __device__ Place(const Problem<S>& p, const Tiles& t, int64_t block) {
+    int64_t b = block;
     column = static_cast<int>(b % t.across) * t.width;
     b /= t.across;
-    row = static_cast<int>(b % t.down) * t.height;
+    row = static_cast<int>(b % t.down) * t.height * t.stack;
     b /= t.down;
     channel_begin = b % t.groups * t.channels;
     n = b / t.groups;
@@ -139,9 +159,14 @@ struct TileWalks {
   bool exact[2][kRows];
 
   template <class S>
-  __device__ void init(const Problem<S>& p, const Place& at) {
+  __device__ void init(const Problem<S>& p, int64_t n) {
     const int thread = threadIdx.y * kColumns + threadIdx.x;
-    if (thread < 2) map[thread] = axis_map(p, at.n, thread);
+    if (thread < 2) map[thread] = axis_map(p, n, thread);
+  }
+
+  // After init, and for each of a block's tiles.
+  __device__ void go_to(const Place& at) {
+    const int thread = threadIdx.y * kColumns + threadIdx.x;
     __syncthreads();
     if (thread < 2 * kRows) {
       const int axis = thread / kRows, r = thread % kRows;
@@ -218,8 +243,9 @@ template <Padding padding, class S>
 __global__ void __launch_bounds__(kThreads, sizeof(S) < 8 ? 4 : 2) sample(Problem<S> p, Tiles tiles) {
   using T = Computed<S>;
   __shared__ TileWalks<T> walks;
-  const Place at(p, tiles);
-  walks.init(p, at);
+  const Place at(p, tiles, blockIdx.x);
+  walks.init(p, at.n);
+  walks.go_to(at);
   const int i = at.row + static_cast<int>(threadIdx.y);
   if (i >= p.frame.out_height) return;
   const S* image = p.input.data + at.n * p.input.batch + at.channel * p.input.channel;
@@ -252,14 +278,10 @@ __device__ V sum_over_warp(V value) {
   return value;
 }
 
-template <Padding padding, class S>
-__global__ void __launch_bounds__(kThreads, sizeof(S) < 8 ? 2 : 1)
-    tile_moments(Problem<S> p, Tiles tiles, double* partial) {
-  using T = Computed<S>;
-  __shared__ TileWalks<T> walks;
-  __shared__ T by_warp[kRows][kMoments];  // a row of threads is a warp
-  const Place at(p, tiles);
-  walks.init(p, at);
+// Adds the moments of a tile's row to those of the warp that works on it.
+template <Padding padding, class S, class T>
+__device__ void row_moments(const Problem<S>& p, const Place& at, const TileWalks<T>& walks,
+                            double* moments) {
   const int i = at.row + static_cast<int>(threadIdx.y);
   const S* image = p.input.data + at.n * p.input.batch + at.channel * p.input.channel;
   const S* grad = p.grad.data + at.n * p.grad.batch + at.channel * p.grad.channel + i * p.grad.row;
@@ -293,11 +315,30 @@ __global__ void __launch_bounds__(kThreads, sizeof(S) < 8 ? 2 : 1)
     const T total = sum_over_warp(sums[2 * axis]), numbered = sum_over_warp(sums[2 * axis + 1]);
     if (threadIdx.x == 0) {
       const AxisMap& m = walks.map[axis];
-      by_warp[threadIdx.y][3 * axis] =
-          numbered + static_cast<T>(static_cast<double>(at.column) - m.centre_j) * total;
-      by_warp[threadIdx.y][3 * axis + 1] = static_cast<T>(static_cast<double>(i) - m.centre_i) * total;
-      by_warp[threadIdx.y][3 * axis + 2] = total;
+      double* to = moments + 3 * axis;
+      to[0] += numbered + static_cast<T>(static_cast<double>(at.column) - m.centre_j) * total;
+      to[1] += static_cast<T>(static_cast<double>(i) - m.centre_i) * total;
+      to[2] += total;
     }
+  }
+}
+
+// The moments of each block's tiles.
+template <Padding padding, class S>
+__global__ void __launch_bounds__(kThreads, sizeof(S) < 8 ? 2 : 1)
+    tile_moments(Problem<S> p, Tiles tiles, double* partial) {
+  __shared__ TileWalks<Computed<S>> walks;
+  __shared__ double by_warp[kRows][kMoments];  // a row of threads is a warp
+  Place at(p, tiles, blockIdx.x);
+  if (threadIdx.x == 0) {
+    for (int k = 0; k < kMoments; ++k) by_warp[threadIdx.y][k] = 0;
+  }
+  walks.init(p, at.n);
+#pragma unroll 1
+  for (int number = 0; number < tiles.stack; ++number) {
+    walks.go_to(at);
+    row_moments<padding>(p, at, walks, by_warp[threadIdx.y]);
+    at.row += kRows;
   }
   __syncthreads();
   const int k = threadIdx.y * kColumns + threadIdx.x;
@@ -308,21 +349,43 @@ __global__ void __launch_bounds__(kThreads, sizeof(S) < 8 ? 2 : 1)
   }
 }
 
-// One block an image, one warp a moment: the tiles' sums in a fixed order, and from them theta's gradient.
-template <class S>
-__global__ void __launch_bounds__(32 * kMoments)
-    theta_gradients(Problem<S> p, int64_t tiles, const double* partial, void* grad_theta) {
-  const int64_t n = blockIdx.x;
-  const int k = threadIdx.y;
-  double sum = 0;
-  for (int64_t t = threadIdx.x; t < tiles; t += 32) sum += partial[(n * tiles + t) * kMoments + k];
-  sum = theta_gradient(sum_over_warp(sum), k, p.frame);
-  if (threadIdx.x != 0) return;
-  if (p.theta_is_double) {
-    static_cast<double*>(grad_theta)[n * kMoments + k] = sum;
-  } else {
-    static_cast<float*>(grad_theta)[n * kMoments + k] = static_cast<float>(sum);
+// What the first launch of a backward leaves to the second: the moments of each image's blocks, and where
+// theta's gradient, of theta's dtype, is to go. No images: nothing to do.
+struct Partial {
+  const double* moments;
+  int64_t blocks, images;
+  void* grad_theta;
+  bool is_double;
+};
+
+// Theta's gradient of image n, by one block: the partial moments in a fixed order, and the chain rule.
+__device__ __noinline__ void finish_moments(const Partial& partial, const Frame& frame, int64_t n) {
+  constexpr int kLanes = kThreads / kMoments;  // to a moment: neighbouring threads read neighbouring values
+  __shared__ double sums[kLanes][kMoments];
+  const int thread = static_cast<int>(threadIdx.y * kColumns + threadIdx.x);
+  const int k = thread % kMoments, lane = thread / kMoments;
+  if (lane < kLanes) {
+    double sum = 0;
+    for (int64_t b = lane; b < partial.blocks; b += kLanes) {
+      sum += partial.moments[(n * partial.blocks + b) * kMoments + k];
+    }
+    sums[lane][k] = sum;
   }
+  __syncthreads();
+  if (thread >= kMoments) return;
+  double sum = 0;
+  for (int l = 0; l < kLanes; ++l) sum += sums[l][k];
+  sum = theta_gradient(sum, k, frame);
+  if (partial.is_double) {
+    static_cast<double*>(partial.grad_theta)[n * kMoments + k] = sum;
+  } else {
+    static_cast<float*>(partial.grad_theta)[n * kMoments + k] = static_cast<float>(sum);
+  }
+}
+
+__global__ void __launch_bounds__(kThreads)
+    theta_gradients(const __grid_constant__ Partial partial, const __grid_constant__ Frame frame) {
+  finish_moments(partial, frame, blockIdx.x);
 }
 
 // ---- adjoint ----------------------------------------------------------------------------------------------
@@ -636,8 +699,8 @@ __device__ void adjoint_alone(const Search<padding, T>& s, const Problem<S>& p, 
 // And the others.
 template <Padding padding, class T, class S>
 __device__ __noinline__ void adjoint_together(const Search<padding, T>& s, const Problem<S>& p,
-                                              const Tiles& tiles, T (*all)[kAdjointChannels]) {
-  const Place at(p, tiles);
+                                              const Tiles& tiles, int64_t block, T (*all)[kAdjointChannels]) {
+  const Place at(p, tiles, block);
   for (int k = 0; k < kAdjointRows * kColumns; ++k) {
     const int px = at.column + k % kColumns, py = at.row + k / kColumns;
     if (px >= p.frame.width || py >= p.frame.height || s.alone(p.frame, px, py)) continue;
@@ -658,29 +721,38 @@ __device__ __noinline__ void adjoint_together(const Search<padding, T>& s, const
   }
 }
 
+// Its first blocks finish theta's gradient, where that is asked for too.
 template <Padding padding, class S>
 __global__ void __launch_bounds__(kThreads, sizeof(S) < 8 && padding != Padding::reflection ? 2 : 1)
-    adjoint(const __grid_constant__ Problem<S> p, const __grid_constant__ Tiles tiles) {
+    adjoint(const __grid_constant__ Problem<S> p, const __grid_constant__ Tiles tiles,
+            const __grid_constant__ Partial partial) {
   using T = Computed<S>;
   __shared__ Search<padding, T> search;
   __shared__ T all[kThreads][kAdjointChannels];
-  const Place at(p, tiles);
+  if (blockIdx.x < partial.images) {
+    finish_moments(partial, p.frame, blockIdx.x);
+    return;
+  }
+  const int64_t block = blockIdx.x - partial.images;
+  const Place at(p, tiles, block);
   if (threadIdx.x == 0 && threadIdx.y == 0) search.init(p, at.n);
   __syncthreads();
   if (search.close) adjoint_alone(search, p, at);
   const bool outer = at.row == 0 || at.column == 0 || at.row + kAdjointRows >= p.frame.height ||
                      at.column + kColumns >= p.frame.width;
-  if (!search.close || (padding == Padding::border && outer)) adjoint_together(search, p, tiles, all);
+  if (!search.close || (padding == Padding::border && outer)) adjoint_together(search, p, tiles, block, all);
 }
 
 // ---- launches ---------------------------------------------------------------------------------------------
 
 template <class... Parameters, class... Arguments>
-cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks, dim3 threads, cudaStream_t stream,
+cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks, cudaStream_t stream,
                    const Arguments&... arguments) {
+  constexpr int64_t most = 0x7fffffff;
+  if (blocks > most) return cudaErrorInvalidConfiguration;
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(static_cast<unsigned>(blocks));
-  config.blockDim = threads;
+  config.blockDim = dim3(kColumns, kRows);
   config.stream = stream;
   return cudaLaunchKernelEx(&config, kernel, arguments...);
 }
@@ -699,48 +771,68 @@ cudaError_t with_padding(Padding padding, const F& f) {
   return cudaErrorInvalidValue;
 }
 
+template <class S>
+cudaError_t launch_tile_moments(const Problem<S>& p, double* moments, cudaStream_t stream) {
+  const Tiles tiles = moment_tiles(p);
+  return with_padding(p.padding, [&](auto padding) {
+    return launch(tile_moments<padding.value, S>, tiles.per_image() * p.batches, stream, p, tiles, moments);
+  });
+}
+
+template <class S>
+cudaError_t launch_adjoint_and(const Problem<S>& p, const Partial& partial, cudaStream_t stream) {
+  const Tiles tiles = input_tiles(p);
+  return with_padding(p.padding, [&](auto padding) {
+    return launch(adjoint<padding.value, S>, partial.images + tiles.per_image() * p.batches, stream, p, tiles,
+                  partial);
+  });
+}
+
+template <class S>
+Partial partial_of(const Problem<S>& p, const double* moments, void* grad_theta) {
+  return {moments, moment_blocks(p), p.batches, grad_theta, p.theta_is_double};
+}
+
 }  // namespace
 
 template <class S>
 cudaError_t launch_sample(const Problem<S>& p, cudaStream_t stream) {
-  const Tiles tiles = output_tiles(p, true);
+  const Tiles tiles = sample_tiles(p);
   return with_padding(p.padding, [&](auto padding) {
-    return launch(sample<padding.value, S>, tiles.per_image() * p.batches, dim3(kColumns, kRows), stream, p,
-                  tiles);
+    return launch(sample<padding.value, S>, tiles.per_image() * p.batches, stream, p, tiles);
   });
 }
 
 template <class S>
 int64_t moment_blocks(const Problem<S>& p) {
-  return output_tiles(p, false).per_image();
+  return moment_tiles(p).per_image();
 }
 
 template <class S>
 cudaError_t launch_moments(const Problem<S>& p, double* partial, void* grad_theta, cudaStream_t stream) {
-  const Tiles tiles = output_tiles(p, false);
-  const cudaError_t error = with_padding(p.padding, [&](auto padding) {
-    return launch(tile_moments<padding.value, S>, tiles.per_image() * p.batches, dim3(kColumns, kRows),
-                  stream, p, tiles, partial);
-  });
+  const cudaError_t error = launch_tile_moments(p, partial, stream);
   if (error != cudaSuccess) return error;
-  return launch(theta_gradients<S>, p.batches, dim3(32, kMoments), stream, p, tiles.per_image(), partial,
-                grad_theta);
+  return launch(theta_gradients, p.batches, stream, partial_of(p, partial, grad_theta), p.frame);
 }
 
 template <class S>
 cudaError_t launch_adjoint(const Problem<S>& p, cudaStream_t stream) {
-  const Tiles tiles = input_tiles(p);
-  return with_padding(p.padding, [&](auto padding) {
-    return launch(adjoint<padding.value, S>, tiles.per_image() * p.batches, dim3(kColumns, kRows), stream, p,
-                  tiles);
-  });
+  return launch_adjoint_and(p, Partial{}, stream);
+}
+
+template <class S>
+cudaError_t launch_backward(const Problem<S>& p, double* partial, void* grad_theta, cudaStream_t stream) {
+  const cudaError_t error = launch_tile_moments(p, partial, stream);
+  if (error != cudaSuccess) return error;
+  return launch_adjoint_and(p, partial_of(p, partial, grad_theta), stream);
 }
 
 #define STN_INSTANTIATE(S)                                                              \
   template cudaError_t launch_sample(const Problem<S>&, cudaStream_t);                  \
   template int64_t moment_blocks(const Problem<S>&);                                    \
   template cudaError_t launch_moments(const Problem<S>&, double*, void*, cudaStream_t); \
-  template cudaError_t launch_adjoint(const Problem<S>&, cudaStream_t);
+  template cudaError_t launch_adjoint(const Problem<S>&, cudaStream_t);                 \
+  template cudaError_t launch_backward(const Problem<S>&, double*, void*, cudaStream_t);
 STN_INSTANTIATE(__half)
 STN_INSTANTIATE(__nv_bfloat16)
 STN_INSTANTIATE(float)

@@ -10,18 +10,25 @@
 
 namespace stn::cuda {
 
+// One launch.
 template <class S>
 cudaError_t launch_sample(const Problem<S>& p, cudaStream_t stream);
 
-// Blocks whose sums the first of the two launches of moments leaves, for each image.
+// Blocks whose sums the first launch of moments leaves to the second, for each image.
 template <class S>
 int64_t moment_blocks(const Problem<S>& p);
 
-// partial: batches x moment_blocks x kMoments values. grad_theta: (N, 2, 3), of theta's dtype.
+// Two launches. partial: room for batches x moment_blocks x kMoments values. grad_theta: (N, 2, 3), of
+// theta's dtype.
 template <class S>
 cudaError_t launch_moments(const Problem<S>& p, double* partial, void* grad_theta, cudaStream_t stream);
 
+// One launch.
 template <class S>
 cudaError_t launch_adjoint(const Problem<S>& p, cudaStream_t stream);
+
+// Moments and adjoint in two launches, with the same bits.
+template <class S>
+cudaError_t launch_backward(const Problem<S>& p, double* partial, void* grad_theta, cudaStream_t stream);
 
 }  // namespace stn::cuda

@@ -1,6 +1,8 @@
 // Runs the CUDA kernels, compiled for the host, over problems from a file, and writes what they give to
 // another: cuda_kernels PROBLEMS RESULTS. Tensors are the elements from their first to their last, in their
-// own layout, in buffers of exactly that size.
+// own layout, in buffers of exactly that size; stretched, they lie that many times as far apart.
+#include <sys/mman.h>
+
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -15,6 +17,7 @@ struct Header {
   int64_t dtype, theta_is_double, padding, align_corners;
   int64_t batches, channels, height, width, out_height, out_width;
   int64_t input[4], output[4];  // strides; of each one's gradient too
+  int64_t stretch;
 };
 
 void check(bool done, const char* what) {
@@ -23,18 +26,52 @@ void check(bool done, const char* what) {
   std::exit(1);
 }
 
-struct Buffer {
+// Memory of whose pages only those that are touched exist.
+struct Unmap {
   size_t bytes;
-  std::unique_ptr<unsigned char[]> data;
+  void operator()(unsigned char* data) const { munmap(data, bytes); }
+};
+using Sparse = std::unique_ptr<unsigned char[], Unmap>;
 
-  explicit Buffer(size_t size) : bytes(size), data(new unsigned char[size]) {
-    std::memset(data.get(), 0xff, size);
+Sparse sparse(size_t bytes) {
+  constexpr int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+  void* data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, flags, -1, 0);
+  check(data != MAP_FAILED, "mmap");
+  return Sparse(static_cast<unsigned char*>(data), Unmap{bytes});
+}
+
+// Elements of `size` bytes, which reading and writing find side by side in the file.
+struct Buffer {
+  size_t count, size, stretch;
+  std::unique_ptr<unsigned char[]> dense;
+  Sparse stretched{nullptr, Unmap{0}};
+
+  Buffer(size_t count_, size_t size_, int64_t stretch_ = 1)
+      : count(count_),
+        size(size_),
+        stretch(static_cast<size_t>(stretch_)),
+        dense(new unsigned char[count * size]) {
+    std::memset(dense.get(), 0xff, count * size);
+    if (stretch > 1) stretched = sparse(count * size * stretch);
   }
-  void read(FILE* file) { check(std::fread(data.get(), 1, bytes, file) == bytes, "reading"); }
-  void write(FILE* file) const { check(std::fwrite(data.get(), 1, bytes, file) == bytes, "writing"); }
+  void read(FILE* file) {
+    check(std::fread(dense.get(), size, count, file) == count, "reading");
+    for (size_t k = 0; stretched && k < count; ++k) {
+      std::memcpy(stretched.get() + k * stretch * size, dense.get() + k * size, size);
+    }
+  }
+  // The elements as they are now, side by side.
+  const unsigned char* elements() {
+    for (size_t k = 0; stretched && k < count; ++k) {
+      std::memcpy(dense.get() + k * size, stretched.get() + k * stretch * size, size);
+    }
+    return dense.get();
+  }
+  void write(FILE* file) { check(std::fwrite(elements(), size, count, file) == count, "writing"); }
+  bool same(Buffer& other) { return std::memcmp(elements(), other.elements(), count * size) == 0; }
   template <class T>
   T* as() {
-    return reinterpret_cast<T*>(data.get());
+    return reinterpret_cast<T*>(stretched ? stretched.get() : dense.get());
   }
 };
 
@@ -45,12 +82,18 @@ size_t extent(const Header& h, const int64_t* strides, int64_t height, int64_t w
 }
 
 template <class T>
+stn::Images<T> images(Buffer& buffer, const int64_t* strides, int64_t stretch) {
+  return {buffer.as<T>(), strides[0] * stretch, strides[1] * stretch, strides[2] * stretch,
+          strides[3] * stretch};
+}
+
+template <class T>
 void run(const Header& h, FILE* problems, FILE* results) {
-  const size_t in = sizeof(T) * extent(h, h.input, h.height, h.width);
-  const size_t out = sizeof(T) * extent(h, h.output, h.out_height, h.out_width);
-  const size_t maps =
-      static_cast<size_t>(h.batches * 6) * (h.theta_is_double ? sizeof(double) : sizeof(float));
-  Buffer input(in), grad(out), theta(maps), output(out), grad_input(in), grad_theta(maps);
+  const size_t in = extent(h, h.input, h.height, h.width),
+               out = extent(h, h.output, h.out_height, h.out_width);
+  const size_t maps = static_cast<size_t>(h.batches * 6);
+  const size_t map_size = h.theta_is_double ? sizeof(double) : sizeof(float);
+  Buffer input(in, sizeof(T), h.stretch), grad(out, sizeof(T), h.stretch), theta(maps, map_size);
   for (Buffer* b : {&input, &grad, &theta}) b->read(problems);
 
   stn::Problem<T> p{};
@@ -62,24 +105,47 @@ void run(const Header& h, FILE* problems, FILE* results) {
   p.padding = static_cast<stn::Padding>(h.padding);
   p.theta = theta.as<void>();
   p.theta_is_double = h.theta_is_double != 0;
-  p.input = {input.as<const T>(), h.input[0], h.input[1], h.input[2], h.input[3]};
-  p.grad_input = {grad_input.as<T>(), h.input[0], h.input[1], h.input[2], h.input[3]};
-  p.grad = {grad.as<const T>(), h.output[0], h.output[1], h.output[2], h.output[3]};
-  p.output = {output.as<T>(), h.output[0], h.output[1], h.output[2], h.output[3]};
+  p.input = images<const T>(input, h.input, h.stretch);
+  p.grad = images<const T>(grad, h.output, h.stretch);
 
-  std::unique_ptr<double[]> partial(
-      new double[static_cast<size_t>(h.batches * stn::cuda::moment_blocks(p)) * 6]);
+  Buffer output(out, sizeof(T), h.stretch);
+  p.output = images<T>(output, h.output, h.stretch);
   check(stn::cuda::launch_sample(p, nullptr) == cudaSuccess, "sample");
-  check(stn::cuda::launch_moments(p, partial.get(), grad_theta.as<void>(), nullptr) == cudaSuccess,
+
+  const auto partial_values = static_cast<size_t>(h.batches * stn::cuda::moment_blocks(p) * stn::kMoments);
+  Buffer grad_input(in, sizeof(T), h.stretch), grad_theta(maps, map_size);
+  Buffer partial(partial_values, sizeof(double));
+  p.grad_input = images<T>(grad_input, h.input, h.stretch);
+  check(stn::cuda::launch_backward(p, partial.as<double>(), grad_theta.as<void>(), nullptr) == cudaSuccess,
+        "backward");
+
+  // Each gradient alone has the same bits.
+  Buffer input_alone(in, sizeof(T), h.stretch), theta_alone(maps, map_size);
+  Buffer partial_alone(partial_values, sizeof(double));
+  p.grad_input = images<T>(input_alone, h.input, h.stretch);
+  check(stn::cuda::launch_moments(p, partial_alone.as<double>(), theta_alone.as<void>(), nullptr) ==
+            cudaSuccess,
         "moments");
   check(stn::cuda::launch_adjoint(p, nullptr) == cudaSuccess, "adjoint");
-  for (const Buffer* b : {&output, &grad_input, &grad_theta}) b->write(results);
+  check(grad_input.same(input_alone) && grad_theta.same(theta_alone), "the gradients alone");
+  for (Buffer* b : {&output, &grad_input, &grad_theta}) b->write(results);
+}
+
+// More blocks than a launch takes is an error, before anything is read.
+void check_too_many_blocks() {
+  stn::Problem<float> p{};
+  p.frame = {1, 1, 1, 1, false};
+  p.batches = int64_t{1} << 31;
+  p.channels = 1;
+  check(stn::cuda::launch_sample(p, nullptr) == cudaErrorInvalidConfiguration, "refusing too many blocks");
+  check(stn::cuda::launch_adjoint(p, nullptr) == cudaErrorInvalidConfiguration, "refusing too many blocks");
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
   check(argc == 3, "expected PROBLEMS RESULTS:");
+  check_too_many_blocks();
   FILE *problems = std::fopen(argv[1], "rb"), *results = std::fopen(argv[2], "wb");
   check(problems && results, "opening files");
   Header h;

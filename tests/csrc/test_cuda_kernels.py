@@ -33,6 +33,7 @@ SHAPES = {
     "one pixel out": ((3, 6, 5), (1, 1)),
     "one pixel": ((1, 1, 1), (1, 1)),
 }
+TALL = ((1, 2, 3), (2049 * 8, 1))  # more tiles than blocks that add up theta's gradient
 # Without an inverse: a whole block searches for each pixel, which takes the host long.
 SINGULAR = ("to a line", "singular", "to a point")
 # Reflected coordinates have no digits left to compare.
@@ -67,10 +68,11 @@ class Case(NamedTuple):
     grad: Tensor
     padding_mode: str
     align_corners: bool
+    stretch: int = 1  # how many times as far apart as their strides say the images' elements lie
 
 
 def make_case(shape, dtype, padding_mode, align_corners, thetas):
-    (channels, *size), out_size = SHAPES[shape]
+    (channels, *size), out_size = SHAPES.get(shape, TALL)
     theta = torch.cat(thetas).to(torch.float32 if dtype in HALF_ROUNDING else dtype)
     x = torch.randn(len(theta), channels, *size, dtype=dtype)
     grad = torch.randn(len(theta), channels, *out_size, dtype=dtype)
@@ -86,9 +88,9 @@ def span(tensor):
 def pack(case):
     x, grad = case.input, case.grad
     facts = [DTYPES.index(x.dtype), case.theta.dtype == torch.float64, PADDINGS.index(case.padding_mode)]
-    header = [*facts, case.align_corners, *x.shape, *grad.shape[2:], *x.stride(), *grad.stride()]
+    header = [*facts, case.align_corners, *x.shape, *grad.shape[2:], *x.stride(), *grad.stride(), case.stretch]
     tensors = (span(x), span(grad), case.theta.contiguous())
-    return struct.pack("18q", *header) + b"".join(t.view(torch.uint8).numpy().tobytes() for t in tensors)
+    return struct.pack("19q", *header) + b"".join(t.view(torch.uint8).numpy().tobytes() for t in tensors)
 
 
 def run(program, cases, folder):
@@ -213,6 +215,24 @@ def test_layouts(program, tmp_path, padding_mode):
         for a, e, like in zip(ours, expected, (case.grad, case.input, case.theta), strict=True):
             # The sums over channels have another order in channels_last.
             torch.testing.assert_close(a, e, rtol=0, atol=1e-4 if like is case.theta else 0, msg=name)
+
+
+def test_more_tiles_than_blocks(program, tmp_path):
+    """Blocks of moments work through several tiles each, and the last of them reaches beyond the image."""
+    case = make_case("tall", torch.float32, "border", False, [MAPS["small turn"]])
+    ((_, _, ours),) = run(program, [case], tmp_path)
+    expected = oracle(case)[2]
+    torch.testing.assert_close(ours.double(), expected, rtol=0, atol=1e-5 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float16))
+def test_tensors_of_more_than_2_31_elements(program, tmp_path, dtype):
+    """Elements far apart, in memory of whose pages few exist."""
+    thetas = [MAPS[name] for name in ("turn by 130", "singular")]
+    near = [make_case("two groups of channels", dtype, padding, False, thetas) for padding in PADDINGS]
+    far = [case._replace(stretch=2**33 // case.input.numel()) for case in near]
+    for ours, expected in zip(run(program, far, tmp_path), run(program, near, tmp_path), strict=True):
+        assert all(torch.equal(a, e) for a, e in zip(ours, expected, strict=True))
 
 
 def test_same_bits_in_every_run(program, tmp_path):
