@@ -39,7 +39,14 @@ SPECIAL = {
     "outside": Case((32, 3, 224, 224), shift=10),
     "tiny": Case((1, 1, 8, 8)),  # what a call costs by itself
 }
-CASES = COMMON | SPECIAL
+# What fills a GPU: one image, a batch of ImageNet, feature maps.
+LARGE = {
+    "large": Case((1, 3, 4096, 4096)),
+    "imagenet-256": Case((256, 3, 224, 224)),
+    "features-64": Case((64, 64, 112, 112)),
+}
+CASES = COMMON | SPECIAL | LARGE
+DEFAULT_CASES = {"cpu": COMMON | SPECIAL, "cuda": LARGE | {"digits": COMMON["digits"]}}
 
 # Time by size: each curve's cases, by what grows.
 CURVES = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -74,6 +74,28 @@ def of_tensors(warp: Callable[..., Tensor]) -> Callable[[Problem], Prepared]:
 def prepare_compiled(problem: Problem) -> Prepared:
     torch._dynamo.reset()  # else the number of recompilations is limited over all cases together
     return of_tensors(torch.compile(pytorch, dynamic=False))(problem)
+
+
+def prepare_cudnn(problem: Problem) -> Prepared:
+    if problem.input.device.type != "cuda":
+        raise DoesNotApply
+
+    def warp(input: Tensor, theta: Tensor, size: Size) -> Tensor:
+        grid = torch.cudnn_affine_grid_generator(theta, *input.shape[:2], *size)
+        return torch.cudnn_grid_sampler(input, grid)
+
+    return Prepared(partial(warp, size=problem.size), problem.input, aligned_theta(problem))
+
+
+def aligned_theta(problem: Problem) -> Tensor:
+    """The same maps where -1 and 1 are the centres of the outer pixels, as in cuDNN: (N, 2, 3)."""
+
+    def pixels(size: Size) -> Tensor:
+        height, width = ((length - 1) / 2 for length in size)
+        return torch.tensor([[width, 0, width], [0, height, height], [0, 0, 1]], dtype=torch.float64)
+
+    aligned = pixels(problem.input.shape[2:]).inverse() @ pixel_maps(problem) @ pixels(problem.size)
+    return aligned[:, :2].to(problem.theta).contiguous()
 
 
 # --- other libraries, whose maps are in pixels -------------------------------------------------------
@@ -159,6 +181,7 @@ CONTENDERS = {
     BASELINE: Contender("PyTorch", of_tensors(pytorch)),
     "broadcast": Contender("broadcast grid", of_tensors(broadcast_grid)),
     "compile": Contender("torch.compile", prepare_compiled),
+    "cudnn": Contender("cuDNN", prepare_cudnn),
     "kornia": Contender("kornia", prepare_kornia, "kornia"),
     "torchvision": Contender("torchvision", prepare_torchvision, "torchvision"),
     "opencv": Contender("OpenCV", prepare_opencv, "cv2"),
@@ -195,6 +218,15 @@ def call(prepared: Prepared, pass_name: str, grad: Tensor) -> Callable[[], objec
         return torch.autograd.grad(prepared.warp(input, theta), leaves, grad)
 
     return forward_backward if wanted else forward
+
+
+def calls(prepared: Prepared, pass_name: str, grads: list[Tensor]) -> list[Callable[[], object]]:
+    """A call for each gradient of the output, each with images of its own."""
+    first = call(prepared, pass_name, grads[0])
+    if not isinstance(prepared.input, Tensor):
+        return [first]
+    others = (replace(prepared, input=prepared.input.clone()) for _ in grads[1:])
+    return [first, *(call(own, pass_name, grad) for own, grad in zip(others, grads[1:], strict=True))]
 
 
 def check(prepared: Prepared, expected: Tensor) -> None:

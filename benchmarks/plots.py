@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 RECORDED = Path(__file__).parent / "results/sampler-cpu.json"
 TITLES = {name: contender.title for name, contender in CONTENDERS.items()} | {FLOOR: "copy of the output"}
-COLOURS = dict(zip(TITLES, ["C3", "C0", "C9", "C4", "C2", "C1", "C5", "0.6"], strict=True))
+COLOURS = dict(zip(TITLES, ["C3", "C0", "C9", "C4", "C6", "C2", "C1", "C5", "0.6"], strict=True))
 
 
 def draw_bars(rows: list[dict]) -> Figure:

@@ -3,9 +3,12 @@
     python benchmarks/sampler.py                      # every case, pass and contender on one thread
     python benchmarks/sampler.py --threads 1 --threads 2 --curves --json out.json
     python benchmarks/sampler.py --case photo --case tiny --pass forward --contender kornia
+    python benchmarks/sampler.py --device cuda --json out.json    # on a GPU, whose kernels are held to a copy
 
 For an honest figure the machine must be idle. A contender is timed where its output agrees with
-affine_sample's; "-" where it cannot compute the case. The copy is one of the output: the floor.
+affine_sample's; "-" where it cannot compute the case. The copy is one of the output: the floor. On a GPU
+calls take turns at several sets of tensors, more than its cache holds, and small cases are timed as CUDA
+graphs too.
 """
 
 from __future__ import annotations
@@ -16,13 +19,15 @@ import math
 import os
 import statistics
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # its profiler is chatty; read on import
 
+import bandwidth
 import torch
-from cases import CASES, COMMON, CURVES, Case, Problem
+from cases import CASES, COMMON, CURVES, DEFAULT_CASES, Case, Problem
 from contenders import (
     BASELINE,
     CONTENDERS,
@@ -32,12 +37,26 @@ from contenders import (
     PASSES,
     DoesNotApply,
     Prepared,
-    call,
+    calls,
     check,
     fused,
 )
 from tables import markdown, milliseconds
-from timing import Measurement, alternate, failure, machine, peak_memory, write_json
+from timing import (
+    Measurement,
+    alternate,
+    captured,
+    failure,
+    in_turn,
+    machine,
+    peak_memory,
+    sets,
+    write_json,
+)
+
+import stn_ext
+
+SMALL = 1_000_000  # output values: a GPU is done with them before the next call has been launched
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -45,7 +64,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     option = parser.add_argument
     peers = [name for name in CONTENDERS if name != OURS]
     several = {"action": "append", "metavar": "NAME"}
-    option("--case", **several, choices=list(CASES), help=f"of {', '.join(CASES)} (default: all)")
+    option("--case", **several, choices=list(CASES), help=f"of {', '.join(CASES)} (default: the device's)")
     option(
         "--pass",
         **several,
@@ -60,12 +79,21 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     option("--seconds", type=float, default=3.0, help="for each case and pass (default: 3)")
     option("--json", type=Path, metavar="FILE", help="also write the results there")
     options = parser.parse_args(arguments)
-    if torch.device(options.device).type == "cuda" and not torch.cuda.is_available():
-        parser.error(f"--device {options.device}: no GPU here")
+    if problem := no_device(torch.device(options.device)):
+        parser.exit(2, f"sampler.py: error: --device {options.device}: {problem}\n")
     options.threads = sorted(set(options.threads or [1]))
     if options.threads[0] < 1:
         parser.error(f"--threads {options.threads[0]}: expected a number above 0")
     return options
+
+
+def no_device(device: torch.device) -> str:
+    """Why affine_sample cannot run on a device; nothing where it can."""
+    if device.type == "cuda" and not torch.cuda.is_available():
+        return "no GPU here"
+    if device.type == "cuda" and not stn_ext.build_info()["cuda"]:
+        return "this stn_ext is built without CUDA kernels"
+    return ""
 
 
 def installed(names: Iterable[str]) -> dict[str, str]:
@@ -101,27 +129,47 @@ def measure(
     """A row for each pass and contender, and for a copy of the output."""
     problem = Problem.make(case, device)
     ready, failed = prepare(names, problem)
-    target = torch.empty_like(problem.grad)
+    count = sets(problem.input.nbytes + problem.grad.nbytes, device)
+    grads = [problem.grad, *(problem.grad.clone() for _ in range(count - 1))]
     rows = []
     for pass_name in passes:
-        calls = {}
+        turns = {}
         for name, prepared in ready.items():
             with contextlib.suppress(DoesNotApply):
-                calls[name] = call(prepared, pass_name, problem.grad)
-        timed = alternate({**calls, FLOOR: lambda: target.copy_(problem.grad)}, seconds, device)
-        for name, measurement in (timed | failed).items():
-            row = {"pass": pass_name, "contender": name, "shape": str(case), "values": target.numel()}
-            row |= measurement.to_json()
-            # Only PyTorch's own memory is seen.
-            if name in calls and isinstance(ready[name].input, torch.Tensor) and not measurement.error:
-                row["peak_bytes"] = peak_memory(calls[name], device)
-            rows.append(row)
+                turns[name] = calls(prepared, pass_name, grads)
+        turns[FLOOR] = [partial(torch.empty_like(grad).copy_, grad) for grad in grads]
+        timed = alternate({name: in_turn(turn) for name, turn in turns.items()}, seconds, device)
+        results = {pass_name: timed | failed}
+        if device.type == "cuda" and problem.grad.numel() <= SMALL:
+            results[f"{pass_name}, graph"] = replays(turns, seconds, device) | failed
+        for label, measurements in results.items():
+            for name, measurement in measurements.items():
+                row = {"pass": label, "contender": name, "shape": str(case), "values": problem.grad.numel()}
+                row |= measurement.to_json()
+                # Only PyTorch's own memory is seen.
+                if name in ready and isinstance(ready[name].input, torch.Tensor) and not measurement.error:
+                    row["peak_bytes"] = peak_memory(turns[name][0], device)
+                rows.append(row)
     return rows
+
+
+def replays(
+    turns: dict[str, list[Callable[[], object]]], seconds: float, device: torch.device
+) -> dict[str, Measurement]:
+    """Each contender's calls as one CUDA graph: what the GPU needs, without what launching costs the CPU."""
+    graphs, failed = {}, {}
+    for name, turn in turns.items():
+        try:
+            graphs[name] = captured(turn)
+        except Exception as error:  # a peer that fails is part of the result
+            failed[name] = failure(error)
+    timed = alternate(graphs, seconds, device)
+    return {name: m if m.error else m.shared_by(len(turns[name])) for name, m in timed.items()} | failed
 
 
 def measure_all(options: argparse.Namespace, names: list[str], device: torch.device) -> list[dict]:
     rows = []
-    for case in options.case or CASES:
+    for case in options.case or DEFAULT_CASES[device.type]:
         for threads in options.threads:
             torch.set_num_threads(threads)
             timed = measure(CASES[case], names, options.passes or PASSES, device, options.seconds)
@@ -236,6 +284,7 @@ def main(arguments: list[str] | None = None) -> None:
     environment = machine(device) | {"peers": peers}
     rows = measure_all(options, list(versions), device)
     curves = measure_curves(options, device) if options.curves else []
+    copied = bandwidth.measure(device, options.seconds) if device.type == "cuda" and not options.case else []
     print(file=sys.stderr)
     print(", ".join(f"{key}: {value}" for key, value in environment.items()))
     print("median ± half the interquartile range")
@@ -243,8 +292,11 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"\n{threads} thread(s)\n\n{table(rows, threads)}")
     if curves:
         print(f"\n{curve_table(curves)}")
+    if copied:
+        print(f"\n{bandwidth.table(copied)}")
     if options.json:
-        write_json(options.json, {"machine": environment, "rows": rows, "curves": curves})
+        content = {"machine": environment, "rows": rows, "curves": curves, "bandwidth": copied}
+        write_json(options.json, content)
 
 
 if __name__ == "__main__":

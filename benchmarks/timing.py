@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import platform
@@ -9,7 +10,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -24,6 +25,10 @@ class Measurement:
     high: float = math.nan
     rounds: int = 0
     error: str = ""
+
+    def shared_by(self, calls: int) -> Measurement:
+        """Of each of several calls that were timed together."""
+        return replace(self, median=self.median / calls, low=self.low / calls, high=self.high / calls)
 
     def to_json(self) -> dict:
         return {key: value for key, value in asdict(self).items() if value == value}
@@ -48,6 +53,53 @@ def alternate(
         low, median, high = statistics.quantiles(values, n=4)
         results[name] = Measurement(median, low, high, len(values))
     return {name: results[name] for name in contenders}
+
+
+def sets(bytes_each: int, device: torch.device) -> int:
+    """How many sets of tensors, of so many bytes each, to take in turns.
+
+    A GPU's cache is to hold none of them when its turn comes again. On a CPU it is one set.
+    """
+    if device.type != "cuda":
+        return 1
+    return sets_beyond(torch.cuda.get_device_properties(device).L2_cache_size, bytes_each)
+
+
+def sets_beyond(cache: int, bytes_each: int) -> int:
+    return min(256, max(2, math.ceil(4 * cache / bytes_each)))
+
+
+def in_turn(calls: list[Callable[[], object]]) -> Callable[[], object]:
+    """The next of the calls. What each gives is kept until its next turn, so that results lie apart."""
+    kept: list[object] = [None] * len(calls)
+    turns = itertools.cycle(range(len(calls)))
+
+    def next_call() -> object:
+        turn = next(turns)
+        kept[turn] = None
+        kept[turn] = calls[turn]()
+        return kept[turn]
+
+    return next_call
+
+
+def captured(calls: list[Callable[[], object]]) -> Callable[[], object]:
+    """A CUDA graph of all the calls, and its replay."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):  # what is loaded or compiled on first use cannot be captured
+        for call in calls[:3]:
+            call()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        kept = [call() for call in calls]
+
+    def replay() -> object:
+        graph.replay()
+        return kept
+
+    return replay
 
 
 def failure(error: Exception) -> Measurement:
@@ -108,6 +160,7 @@ def machine(device: torch.device) -> dict[str, object]:
     }
     if device.type == "cuda":
         info["gpu"] = torch.cuda.get_device_name(device)
+        info["cuda"] = torch.version.cuda
     return info
 
 

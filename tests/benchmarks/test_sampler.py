@@ -2,10 +2,13 @@
 
 import json
 
+import bandwidth
 import contenders
 import pytest
 import sampler
+import timing
 import torch
+import torch.nn.functional as F
 from cases import Case, Problem
 from contenders import CONTENDERS, Contender, DoesNotApply, Prepared
 
@@ -32,7 +35,7 @@ def prepare(name: str, problem: Problem) -> Prepared:
 @pytest.mark.parametrize("name", NAMES)
 def test_contenders_agree(name, case):
     problem = Problem.make(CASES[case], CPU)
-    if name in ("torchvision", "opencv") and len(problem.input) > 1:
+    if name == "cudnn" or (name in ("torchvision", "opencv") and len(problem.input) > 1):
         with pytest.raises(DoesNotApply):
             prepare(name, problem)
         return
@@ -125,3 +128,58 @@ def test_mistakes_in_options(option, capsys):
     with pytest.raises(SystemExit):
         sampler.main([option])
     assert "error: " in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("case", ("batch", "crop"))
+def test_maps_of_cudnn(case):
+    """Between the centres of the outer pixels."""
+    problem = Problem.make(CASES[case], CPU)
+    size = [*problem.input.shape[:2], *problem.size]
+    grid = F.affine_grid(contenders.aligned_theta(problem), size, align_corners=True)
+    output = F.grid_sample(problem.input, grid, align_corners=True)
+    expected = stn_ext.affine_sample(problem.input, problem.theta, problem.size)
+    torch.testing.assert_close(output, expected, atol=1e-4, rtol=0)
+
+
+def test_cuda_without_a_gpu_is_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit) as caught:
+        sampler.main(["--device=cuda"])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == "sampler.py: error: --device cuda: no GPU here\n"
+
+
+def test_sets_of_tensors_exceed_the_cache():
+    cache = 50 << 20
+    for bytes_each in (1, 1 << 20, 60 << 20, 1 << 40):
+        count = timing.sets_beyond(cache, bytes_each)
+        assert 2 <= count <= 256 and (count == 256 or count * bytes_each >= 4 * cache)
+    assert timing.sets(1 << 20, CPU) == 1
+
+
+def test_calls_take_turns_and_keep_their_results():
+    problem = Problem.make(CASES["batch"], CPU)
+    grads = [problem.grad, problem.grad.clone(), problem.grad.clone()]
+    for pass_name in ("forward", "forward+backward"):
+        turn = timing.in_turn(contenders.calls(prepare("stn_ext", problem), pass_name, grads))
+        results = [turn() for _ in range(4)]
+        tensors = [r if isinstance(r, torch.Tensor) else r[0] for r in results]
+        assert all(torch.equal(tensors[0], t) for t in tensors)
+        assert len({t.data_ptr() for t in tensors[:3]}) == 3
+
+
+def test_bandwidth_is_the_copys_share():
+    rows = bandwidth.measure(CPU, 0, {"small": CASES["batch"]} if not torch.cuda.is_available() else {})
+    for row in rows:
+        if row["dtype"] == "float32":
+            assert not row["error"] and row["bytes"] == 2 * 4 * 3 * 2 * 20 * 24
+        elif row["operator"] != "copy":
+            assert "float16" in row["dtype"] and (row["error"] or row["share"] > 0)
+        if row["operator"] == "copy":
+            assert row["share"] == 1
+    rows[0] |= {"median": 1e-3, "low": 1e-3, "high": 1e-3, "share": 0.85, "bytes": 2_000_000_000}
+    assert "| 1 ± 0% | 2000 |" in " ".join(bandwidth.table(rows).split()) and "85%" in bandwidth.table(rows)
+
+
+def test_shared_measurement():
+    assert timing.Measurement(4.0, 2.0, 6.0, 9).shared_by(2) == timing.Measurement(2.0, 1.0, 3.0, 9)

@@ -88,7 +88,8 @@ def span(tensor):
 def pack(case):
     x, grad = case.input, case.grad
     facts = [DTYPES.index(x.dtype), case.theta.dtype == torch.float64, PADDINGS.index(case.padding_mode)]
-    header = [*facts, case.align_corners, *x.shape, *grad.shape[2:], *x.stride(), *grad.stride(), case.stretch]
+    sizes = [*x.shape, *grad.shape[2:], *x.stride(), *grad.stride()]
+    header = [*facts, case.align_corners, *sizes, case.stretch]
     tensors = (span(x), span(grad), case.theta.contiguous())
     return struct.pack("19q", *header) + b"".join(t.view(torch.uint8).numpy().tobytes() for t in tensors)
 
