@@ -24,11 +24,11 @@ struct StoredAs {
 };
 template <>
 struct StoredAs<at::Half> {
-  using type = __half;
+  using type = Half;
 };
 template <>
 struct StoredAs<at::BFloat16> {
-  using type = __nv_bfloat16;
+  using type = BFloat16;
 };
 
 // f(an element of the images' dtype, of which only the type matters)

@@ -1,12 +1,11 @@
 // The three primitives over affine maps on the GPU. No atomics: sums have one order, results the same bits.
 // S is the type that images are stored in, T the one that is computed with (Computed<S>).
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 #include <math.h>
 
 #include <type_traits>
 
+#include "cuda/half_conversions.h"
 #include "kernels.h"
 
 namespace stn::cuda {
@@ -34,12 +33,22 @@ using Computed = typename ComputedIn<S>::type;
 
 __device__ float load(float x) { return x; }
 __device__ double load(double x) { return x; }
-__device__ float load(__half x) { return __half2float(x); }
-__device__ float load(__nv_bfloat16 x) { return __bfloat162float(x); }
+__device__ float load(Half x) { return half_to_float(x); }
+__device__ float load(BFloat16 x) {  // a float's upper half
+  const uint32_t bits = static_cast<uint32_t>(x.bits) << 16;
+  float value;
+  memcpy(&value, &bits, sizeof(value));
+  return value;
+}
 __device__ void store(float x, float* to) { *to = x; }
 __device__ void store(double x, double* to) { *to = x; }
-__device__ void store(float x, __half* to) { *to = __float2half_rn(x); }
-__device__ void store(float x, __nv_bfloat16* to) { *to = __float2bfloat16_rn(x); }
+__device__ void store(float x, Half* to) { *to = float_to_half(x); }
+__device__ void store(float x, BFloat16* to) {
+  uint32_t bits;
+  memcpy(&bits, &x, sizeof(bits));
+  const uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;  // to the nearest, ties to even
+  to->bits = static_cast<uint16_t>(x == x ? rounded : 0x7fff);
+}
 
 __host__ __device__ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -833,8 +842,8 @@ cudaError_t launch_backward(const Problem<S>& p, double* partial, void* grad_the
   template cudaError_t launch_moments(const Problem<S>&, double*, void*, cudaStream_t); \
   template cudaError_t launch_adjoint(const Problem<S>&, cudaStream_t);                 \
   template cudaError_t launch_backward(const Problem<S>&, double*, void*, cudaStream_t);
-STN_INSTANTIATE(__half)
-STN_INSTANTIATE(__nv_bfloat16)
+STN_INSTANTIATE(Half)
+STN_INSTANTIATE(BFloat16)
 STN_INSTANTIATE(float)
 STN_INSTANTIATE(double)
 

@@ -1,14 +1,22 @@
-// The launches, for images stored in S: __half, __nv_bfloat16, float or double. Sources that include this see
+// The launches, for images stored in S: Half, BFloat16, float or double. Sources that include this see
 // CUDA's headers alone, or PyTorch's; never need both.
 #pragma once
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
 #include <cuda_runtime_api.h>
+
+#include <cstdint>
 
 #include "problem.h"
 
 namespace stn::cuda {
+
+struct Half {
+  uint16_t bits;
+};
+
+struct BFloat16 {
+  uint16_t bits;
+};
 
 // One launch.
 template <class S>

@@ -158,10 +158,10 @@ int main(int argc, char** argv) {
         run<double>(h, problems, results);
         break;
       case 2:
-        run<__half>(h, problems, results);
+        run<stn::cuda::Half>(h, problems, results);
         break;
       case 3:
-        run<__nv_bfloat16>(h, problems, results);
+        run<stn::cuda::BFloat16>(h, problems, results);
         break;
       default:
         check(false, "dtype");
