@@ -36,19 +36,20 @@ struct WarpPart {
   int64_t map_begin, map_end, channel_begin, channel_end, row_begin, row_end;
 };
 
-// A box of the input, whose gradient is computed in one piece.
 constexpr int64_t kRadialStride = kTilePixels + kWalk;
-struct WarpTile {
-  int64_t first[kMaxAxes], count[kMaxAxes];
+
+// Rows of an image's gradient, or slices of a volume's, that are computed in one piece.
+struct Slab {
+  int64_t begin, end;
 };
-constexpr int64_t kWarpTilePixels = 4096, kWarpChannels = 4;  // at most
+constexpr int64_t kSlab = 64, kWarpChannels = 8;  // at most
 
 // Output pixels are looked for in bundles: kWalk columns of kBundleRows rows.
 constexpr int64_t kBundleRows = 16;
 
-// The first taps of a bundle's pixels lie between these, both inclusive.
-struct WarpBox {
-  int32_t low[kMaxAxes], high[kMaxAxes];
+// The first taps of a bundle's pixels along the last axis lie between these, both inclusive.
+struct Reach {
+  int64_t low, high;
 };
 
 struct Bundles {
@@ -91,11 +92,11 @@ struct Kernels {
   void (*warp_sample)(const Warp<T>&, const WarpPart&, T* radial);
   // gradients: theta's, of the part's maps, to be added to.
   void (*warp_moments)(const Warp<T>&, const WarpPart&, T* radial, double* gradients);
-  // Widens the boxes of all maps' bundles, which a part has whole.
-  void (*warp_bounds)(const Warp<T>&, const WarpPart&, T* radial, WarpBox* boxes);
-  // grad_input of one tile of up to kWarpChannels channels; cells: as many for each of its pixels.
+  // Of all bundles of a part, which has them whole.
+  void (*warp_reaches)(const Warp<T>&, const WarpPart&, T* radial, Reach*);
+  // grad_input of one slab of some channels. reaches: null where there is one slab only.
   void (*warp_adjoint)(const Warp<T>&, int64_t image, const Readers&, int64_t c, int64_t channels,
-                       const WarpTile&, const WarpBox* boxes, T* radial, T* cells);
+                       const Slab&, const Reach*, T* radial);
 };
 
 // Whether so few output pixels fall on the input that what they add is written where it belongs at once.

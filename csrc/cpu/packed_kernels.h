@@ -242,7 +242,7 @@ template <class T>
 constexpr Kernels<T> kernels() {
   return {
       Simd<T>::lanes,           sample<T>,        moments<T>,     adjoint<T>,      sample_channels_last<T>,
-      moments_channels_last<T>, adjoint_group<T>, warp_sample<T>, warp_moments<T>, warp_bounds<T>,
+      moments_channels_last<T>, adjoint_group<T>, warp_sample<T>, warp_moments<T>, warp_reaches<T>,
       warp_adjoint<T>};
 }
 

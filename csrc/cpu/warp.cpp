@@ -5,7 +5,6 @@
 #include <ATen/ops/constant_pad_nd.h>
 
 #include <algorithm>
-#include <limits>
 
 #include "backend.h"
 #include "level.h"
@@ -61,56 +60,35 @@ void for_parts(const Warp<T>& w, const WarpParts& parts, const F& f) {
   });
 }
 
-// Tiles of the input, of kWarpTilePixels at most.
-struct WarpTiles {
-  int64_t length[kMaxAxes], size[kMaxAxes], count[kMaxAxes];
-
-  template <class T>
-  explicit WarpTiles(const Warp<T>& w) {
-    for (int d = 0; d < kMaxAxes; ++d) {
-      length[d] = w.in[d];
-      size[d] = std::min<int64_t>(length[d], w.dims == 2 ? 64 : 16);
-      count[d] = ceil_div(length[d], size[d]);
-    }
-  }
-
-  int64_t all() const { return count[0] * count[1] * count[2]; }
-  WarpTile tile(int64_t k) const {
-    WarpTile t{};
-    for (int d = 0; d < kMaxAxes; ++d) {
-      t.first[d] = k % count[d] * size[d];
-      t.count[d] = std::min(size[d], length[d] - t.first[d]);
-      k /= count[d];
-    }
-    return t;
-  }
-};
-
 template <class T>
-std::vector<WarpBox> bounds(const Warp<T>& w) {
-  constexpr int32_t most = std::numeric_limits<int32_t>::max();
-  const WarpBox empty{{most, most, most}, {-1, -1, -1}};
-  std::vector<WarpBox> boxes(static_cast<size_t>(w.maps * Bundles(w).count), empty);
+std::vector<Reach> reaches(const Warp<T>& w) {
+  constexpr int64_t most = 1 << 30;
+  std::vector<Reach> result(static_cast<size_t>(w.maps * Bundles(w).count), Reach{most, -1});
   for_parts(w, WarpParts(w, kBundleRows), [&](const WarpPart& part, int64_t, T* radial) {
-    kernels<T>().warp_bounds(w, part, radial, boxes.data());
+    kernels<T>().warp_reaches(w, part, radial, result.data());
   });
-  return boxes;
+  return result;
 }
 
 template <class T>
-void adjoint_tiles(const Warp<T>& w, const Sharing& sharing) {
-  const WarpTiles tiles(w);
-  const std::vector<WarpBox> boxes = bounds(w);
-  const int64_t groups = ceil_div(w.channels, kWarpChannels);
-  at::parallel_for(0, w.images * groups * tiles.all(), 1, [&](int64_t begin, int64_t end) {
-    std::vector<T> radial(static_cast<size_t>(w.radial() * kRadialStride));
-    std::vector<T> cells(static_cast<size_t>(kWarpChannels * kWarpTilePixels));
-    for (int64_t k = begin; k < end; ++k) {
-      const int64_t image = k / tiles.all() / groups, c = k / tiles.all() % groups * kWarpChannels;
-      kernels<T>().warp_adjoint(w, image, sharing.readers(image), c, std::min(kWarpChannels, w.channels - c),
-                                tiles.tile(k % tiles.all()), boxes.data(), radial.data(), cells.data());
-    }
-  });
+void adjoint_slabs(const Warp<T>& w, const Sharing& sharing) {
+  const int64_t length = w.in[w.dims - 1], count = ceil_div(length, w.dims == 2 ? kSlab : kSlab / 4);
+  const int64_t thickness = ceil_div(length, count), groups = ceil_div(w.channels, kWarpChannels);
+  const std::vector<Reach> reached = count > 1 ? reaches(w) : std::vector<Reach>();
+  const int64_t pixels = std::max(w.in[0] * w.in[1] * w.in[2], w.out[0] * w.rows());
+  const int64_t values = ceil_div(pixels * std::min(w.channels, kWarpChannels), count);
+  at::parallel_for(0, w.images * groups * count, std::max<int64_t>(1, kGrain / 4 / values),
+                   [&](int64_t begin, int64_t end) {
+                     std::vector<T> radial(static_cast<size_t>(w.radial() * kRadialStride));
+                     for (int64_t k = begin; k < end; ++k) {
+                       const int64_t image = k / count / groups, c = k / count % groups * kWarpChannels;
+                       const int64_t first = k % count * thickness;
+                       const Slab slab{first, std::min(first + thickness, length)};
+                       kernels<T>().warp_adjoint(w, image, sharing.readers(image), c,
+                                                 std::min(kWarpChannels, w.channels - c), slab,
+                                                 count > 1 ? reached.data() : nullptr, radial.data());
+                     }
+                   });
 }
 
 }  // namespace
@@ -160,7 +138,7 @@ void warp_adjoint(const at::Tensor& grad, const Map& map, const at::Tensor& grad
                                  grad.sizes().slice(2));
     w.grad = volumes(grad, grad.const_data_ptr<scalar_t>());
     w.grad_input = volumes(grad_input, grad_input.mutable_data_ptr<scalar_t>());
-    adjoint_tiles(w, sharing);
+    adjoint_slabs(w, sharing);
   });
 }
 

@@ -265,6 +265,9 @@ void warp_moments(const Warp<T>& w, const WarpPart& part, T* radial, double* gra
 }
 
 // ---- adjoint ----
+//
+// By slabs of the input, across its last axis (rows of an image, slices of a volume): each takes from the
+// bundles of output pixels that touch it, in order, what falls into it.
 
 // A row of the bundle whose columns begin at j.
 template <class T>
@@ -272,134 +275,116 @@ STN_INLINE OutTile bundle_row(const Warp<T>& w, int64_t row, int64_t j) {
   return {row, j, 1, w.out[0] - j < kWalk ? w.out[0] - j : kWalk};
 }
 
-// f(row of a bundle)
-template <class T, class F>
-STN_INLINE void for_rows(const Warp<T>& w, int64_t begin, int64_t end, const F& f) {
-  for (int64_t row = begin; row < end; ++row) {
-    for (int64_t j = 0; j < w.out[0]; j += kWalk) f(bundle_row(w, row, j));
-  }
-}
-
-// The taps of each bundle of output rows, for all maps of a part: boxes[map * bundles + bundle], bundles
-// counted from the part's first row.
-template <int dims, class T>
-__attribute__((noinline)) void bound_warp(const Warp<T>& w, const WarpPart& part, T* radial, WarpBox* boxes) {
+// Where the bundles of all maps of a part touch the last axis: reaches[map * bundles + bundle] are widened.
+template <class T>
+void warp_reaches(const Warp<T>& w, const WarpPart& part, T* radial, Reach* reaches) {
   const Bundles bundles(w);
-  TapBlock<T, dims, 1> b;
+  const int last = w.dims - 1;
+  AxisBlock<T> axis;
   Streams s;
   Positions l;
-  for_rows(w, part.row_begin, part.row_end, [&](const OutTile& row) STN_LAMBDA {
-    const RowBlock at = row_of(row, 0);
-    fill_radial(w, row, radial);
-    b.count = at.count;
-    for (int64_t map = part.map_begin; map < part.map_end; ++map) {
-      place(w, map, at, radial, &s, &l);
-      fill_taps<Weights::value, false>(w, l, &b);
-      WarpBox& box = boxes[map * bundles.count + bundles.of(at.row, at.j)];
-      for (int d = 0; d < dims; ++d) {
-        int32_t low = box.low[d], high = box.high[d];
-        for (int k = 0; k < at.count; ++k) {
-          const auto tap = static_cast<int32_t>(b.axis[d].tap[k]);
-          low = tap < low ? tap : low;
-          high = tap > high ? tap : high;
+  for (int64_t row = part.row_begin; row < part.row_end; ++row) {
+    for (int64_t j = 0; j < w.out[0]; j += kWalk) {
+      const OutTile t = bundle_row(w, row, j);
+      fill_radial(w, t, radial);
+      for (int64_t map = part.map_begin; map < part.map_end; ++map) {
+        place(w, map, row_of(t, 0), radial, &s, &l);
+        fill_axis(w, l, last, static_cast<int>(padded<T>(t.columns)), &axis);
+        Reach& reach = reaches[map * bundles.count + bundles.of(row, j)];
+        T low = static_cast<T>(reach.low), high = static_cast<T>(reach.high);
+        for (int k = 0; k < t.columns; ++k) {
+          low = axis.tap[k] < low ? axis.tap[k] : low;
+          high = axis.tap[k] > high ? axis.tap[k] : high;
         }
-        box.low[d] = low;
-        box.high[d] = high;
+        reach = {static_cast<int64_t>(low), static_cast<int64_t>(high)};
       }
     }
-  });
-}
-
-template <class T>
-void warp_bounds(const Warp<T>& w, const WarpPart& part, T* radial, WarpBox* boxes) {
-  if (w.dims == 2) {
-    bound_warp<2>(w, part, radial, boxes);
-  } else {
-    bound_warp<3>(w, part, radial, boxes);
   }
 }
 
-STN_INLINE bool touches(const WarpBox& box, const WarpTile& tile, int dims) {
-  for (int d = 0; d < dims; ++d) {
-    if (box.low[d] > box.high[d] || box.high[d] + 1 < tile.first[d] ||
-        box.low[d] >= tile.first[d] + tile.count[d])
-      return false;
-  }
-  return true;
-}
-
-// Adds what a block's pixels leave in a tile: cells hold kWarpChannels channels a pixel.
+// Adds what a row's pixels leave in a slab.
 template <int dims, class T>
-STN_INLINE void deposit(const Warp<T>& w, const TapBlock<T, dims, 1>& b, const WarpTile& tile, const T* grad,
-                        int64_t channels, T* cells) {
-  typedef typename Quad<T>::V V;
-  static_assert(kWarpChannels == 4, "a quad");
+STN_INLINE void deposit(const Warp<T>& w, const TapBlock<T, dims, 1>& b, const Slab& slab, const T* grad,
+                        int64_t channels, T* out) {
+  constexpr int last = dims - 1;
+  int64_t offset[1 << dims];
+  for (int t = 0; t < b.taps; ++t) offset[t] = tap_offset<dims>(w.grad_input, t);
   for (int k = 0; k < b.count; ++k) {
-    V g{};
+    const auto first = static_cast<int64_t>(b.axis[last].tap[k]);
+    if (first + 1 < slab.begin || first >= slab.end) continue;
+    const bool part[2] = {first >= slab.begin, first + 1 < slab.end};
+    T* to = out;
+    for (int d = 0; d < dims; ++d) to += static_cast<int64_t>(b.axis[d].tap[k]) * w.grad_input.axis[d];
     const T* from = grad + k * w.grad.axis[0];
-    for (int c = 0; c < channels; ++c) g[c] = from[c * w.grad.channel];
     for (int t = 0; t < b.taps; ++t) {
       const T weight = b.weight[0][t][k];
-      int64_t cell = 0;
-      bool inside = weight < 0 || weight > 0;  // not 0, and not NaN: such a coordinate has no taps
-      for (int d = dims - 1; d >= 0; --d) {
-        const int64_t at = static_cast<int64_t>(b.axis[d].tap[k]) + (t >> d & 1) - tile.first[d];
-        inside &= at >= 0 && at < tile.count[d];
-        cell = cell * tile.count[d] + at;
+      // Not 0, and not NaN: such a coordinate has no taps.
+      if (!(weight < 0 || weight > 0) || !part[t >> last]) continue;
+      for (int64_t c = 0; c < channels; ++c) {
+        to[offset[t] + c * w.grad_input.channel] += weight * from[c * w.grad.channel];
       }
-      if (inside) store(cells + 4 * cell, load<V>(cells + 4 * cell) + g * weight);
     }
   }
 }
 
 template <int dims, bool tangent, class T>
-__attribute__((noinline)) void adjoint_warp(const Warp<T>& w, const Readers& readers, int64_t channel,
-                                            int64_t channels, const WarpTile& tile, const WarpBox* boxes,
-                                            T* radial, T* cells) {
+__attribute__((noinline)) void add_slab(const Warp<T>& w, const Readers& readers, int64_t channel,
+                                        int64_t channels, const Slab& slab, const Reach* reaches, T* radial,
+                                        T* out) {
   TapBlock<T, dims, 1> b;
   Streams s;
   Positions l;
   const Bundles bundles(w);
-  const int64_t pixels = tile.count[0] * tile.count[1] * tile.count[2];
-  __builtin_memset(cells, 0, sizeof(T) * static_cast<size_t>(kWarpChannels * pixels));
   for (const int64_t* map = readers.begin; map < readers.end; ++map) {
     const T* grad = w.grad.data + *map * w.grad.batch + channel * w.grad.channel;
     for (int64_t bundle = 0; bundle < bundles.count; ++bundle) {
-      if (!touches(boxes[*map * bundles.count + bundle], tile, dims)) continue;
+      if (reaches) {
+        const Reach& reach = reaches[*map * bundles.count + bundle];
+        if (reach.high + 1 < slab.begin || reach.low >= slab.end) continue;
+      }
       const int64_t begin = bundles.row(bundle), left = w.rows() - begin;
       for (int64_t row = begin; row < begin + (left < kBundleRows ? left : kBundleRows); ++row) {
-        const OutTile tile_row = bundle_row(w, row, bundles.column(bundle));
-        const RowBlock at = row_of(tile_row, 0);
-        fill_radial(w, tile_row, radial);
+        const OutTile t = bundle_row(w, row, bundles.column(bundle));
+        const RowBlock at = row_of(t, 0);
+        fill_radial(w, t, radial);
         b.count = at.count;
         place(w, *map, at, radial, &s, &l);
         fill_taps<Weights::value, tangent>(w, l, &b);
-        deposit(w, b, tile, grad + offset_of(w.grad, w.out, at), channels, cells);
+        deposit(w, b, slab, grad + offset_of(w.grad, w.out, at), channels, out);
       }
     }
   }
 }
 
-// grad_input of one tile of up to kWarpChannels channels of an image.
+// The pixels of a slab are 0.
 template <class T>
-void warp_adjoint(const Warp<T>& w, int64_t image, const Readers& readers, int64_t channel, int64_t channels,
-                  const WarpTile& tile, const WarpBox* boxes, T* radial, T* cells) {
-  with_shape(w, [&](auto dims, auto tangent) STN_LAMBDA {
-    adjoint_warp<dims.value, tangent.value != 0>(w, readers, channel, channels, tile, boxes, radial, cells);
-  });
-  T* out = w.grad_input.data + image * w.grad_input.batch + channel * w.grad_input.channel;
-  for (int64_t z = 0; z < tile.count[2]; ++z) {
-    for (int64_t y = 0; y < tile.count[1]; ++y) {
-      T* row = out + (tile.first[2] + z) * w.grad_input.axis[2] + (tile.first[1] + y) * w.grad_input.axis[1] +
-               tile.first[0] * w.grad_input.axis[0];
-      const T* from = cells + 4 * ((z * tile.count[1] + y) * tile.count[0]);
-      for (int c = 0; c < channels; ++c) {
-        for (int64_t x = 0; x < tile.count[0]; ++x) {
-          row[x * w.grad_input.axis[0] + c * w.grad_input.channel] = from[4 * x + c];
+STN_INLINE void clear_slab(const Warp<T>& w, const Slab& slab, int64_t channels, T* out) {
+  const int last = w.dims - 1;
+  const int64_t* axis = w.grad_input.axis;
+  const int64_t middle = last == 2 ? w.in[1] : 1;
+  for (int64_t c = 0; c < channels; ++c) {
+    for (int64_t z = slab.begin; z < slab.end; ++z) {
+      for (int64_t y = 0; y < middle; ++y) {
+        T* row = out + c * w.grad_input.channel + z * axis[last] + y * axis[1];
+        if (axis[0] == 1) {
+          __builtin_memset(row, 0, sizeof(T) * static_cast<size_t>(w.in[0]));
+        } else {
+          for (int64_t x = 0; x < w.in[0]; ++x) row[x * axis[0]] = 0;
         }
       }
     }
   }
+}
+
+// grad_input of one slab of some channels of an image.
+template <class T>
+void warp_adjoint(const Warp<T>& w, int64_t image, const Readers& readers, int64_t channel, int64_t channels,
+                  const Slab& slab, const Reach* reaches, T* radial) {
+  T* out = w.grad_input.data + image * w.grad_input.batch + channel * w.grad_input.channel;
+  clear_slab(w, slab, channels, out);
+  with_shape(w, [&](auto dims, auto tangent) STN_LAMBDA {
+    add_slab<dims.value, tangent.value != 0>(w, readers, channel, channels, slab, reaches, radial, out);
+  });
 }
 
 }  // namespace STN_LEVEL

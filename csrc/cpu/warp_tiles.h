@@ -31,26 +31,60 @@ STN_INLINE Problem<T> planes_of(const Warp<T>& w) {
   return p;
 }
 
-// Adds a block's part of theta's gradient (streams, basis).
+// The derivatives of the loss by the streams, from those by the coordinates (StreamGradient).
+template <class T>
+STN_INLINE void stream_gradients(const Warp<T>& w, const Streams& s, const double (*by_at)[kBlock], int count,
+                                 double (*by)[kBlock]) {
+  alignas(64) double inverse[kBlock];
+  if (w.perspective) {
+    for (int k = 0; k < count; ++k) {
+      inverse[k] = over_depth(s.u[w.dims][k]);
+      by[w.dims][k] = 0;
+    }
+  }
+  for (int d = 0; d < w.dims; ++d) {
+    const double scale = PixelScale(w.in[d], w.align_corners).scale;
+    for (int k = 0; k < count; ++k) by[d][k] = by_at[d][k] * scale;
+    if (!w.perspective) continue;
+    for (int k = 0; k < count; ++k) {
+      by[d][k] *= inverse[k];
+      by[w.dims][k] -= by[d][k] * (s.u[d][k] * inverse[k]);
+    }
+  }
+}
+
+// The same where coordinates' tangents depend on theta too.
+template <class T>
+STN_INLINE void curved_gradients(const Warp<T>& w, const Streams& s, const double (*by_at)[kBlock],
+                                 const double (*by_along)[kBlock], int count, double (*by)[kBlock]) {
+  for (int k = 0; k < count; ++k) {
+    double at[kMaxAxes] = {}, along[kMaxAxes] = {}, u[kMaxAxes + 1] = {}, du[kMaxAxes + 1] = {};
+    for (int d = 0; d < w.dims; ++d) {
+      at[d] = by_at[d][k];
+      along[d] = by_along[d][k];
+    }
+    for (int d = 0; d <= w.dims; ++d) {
+      u[d] = s.u[d][k];
+      du[d] = s.du[d][k];
+    }
+    const StreamGradient<T> g(w, at, along, u, du);
+    for (int d = 0; d < w.streams(); ++d) by[d][k] = g.by[d];
+  }
+}
+
+// Adds a block's part of theta's gradient (streams, basis); by_along: null but for curved maps with a
+// tangent.
 template <class T>
 __attribute__((noinline)) void add_gradient(const Warp<T>& w, const RowBlock& b, const Streams& s,
                                             const double (*by_at)[kBlock], const double (*by_along)[kBlock],
                                             const T* radial, double* gradient) {
+  typedef Vec<double> V;
+  constexpr int lanes = Simd<double>::lanes;
   alignas(64) double by[kMaxAxes + 1][kBlock];
-  for (int k = 0; k < b.count; ++k) {
-    double at[kMaxAxes] = {}, along[kMaxAxes] = {}, u[kMaxAxes + 1] = {}, du[kMaxAxes + 1] = {};
-    for (int d = 0; d < w.dims; ++d) {
-      at[d] = by_at[d][k];
-      if (by_along) along[d] = by_along[d][k];
-    }
-    if (w.perspective) {
-      for (int d = 0; d <= w.dims; ++d) {
-        u[d] = s.u[d][k];
-        if (w.tangent) du[d] = s.du[d][k];
-      }
-    }
-    const StreamGradient<T> g(w, at, along, u, du);
-    for (int d = 0; d < w.streams(); ++d) by[d][k] = g.by[d];
+  if (by_along) {
+    curved_gradients(w, s, by_at, by_along, b.count, by);
+  } else {
+    stream_gradients(w, s, by_at, b.count, by);
   }
   const double half = half_span(w.out[0], w.align_corners);
   const double x = normalised(b.j, w.out[0], w.align_corners), step = half > 0 ? 1 / half : 0,
@@ -58,18 +92,25 @@ __attribute__((noinline)) void add_gradient(const Warp<T>& w, const RowBlock& b,
                z = normalised(b.row / w.out[1], w.out[2], w.align_corners);
   for (int d = 0; d < w.streams(); ++d) {
     double* to = gradient + d * w.basis;
-    double total = 0, numbered = 0;
-    for (int k = 0; k < b.count; ++k) {
-      total += by[d][k];
-      numbered += k * by[d][k];
+    V sum{}, by_number{}, number = lane_numbers<double>();
+    for (int k = 0; k < b.count; k += lanes, number += lanes) {
+      const V v = load_some<V>(by[d] + k, b.count - k);
+      store(by[d] + k, v);  // zeros behind the row's end
+      sum += v;
+      by_number += number * v;
     }
     for (int64_t f = 0; f < w.radial(); ++f) {
-      double sum = 0;
-      for (int k = 0; k < b.count; ++k) sum += by[d][k] * static_cast<double>(radial[f * kRadialStride + k]);
-      to[f] += sum;
+      typedef T Half __attribute__((vector_size(lanes * sizeof(T))));
+      V product{};
+      for (int k = 0; k < b.count; k += lanes) {
+        const auto value = load<Half>(radial + f * kRadialStride + k);
+        product += load<V>(by[d] + k) * __builtin_convertvector(value, V);
+      }
+      to[f] += sum_lanes<double>(product);
     }
+    const double total = sum_lanes<double>(sum);
     double* linear = to + w.radial();
-    linear[0] += x * total + step * numbered;
+    linear[0] += x * total + step * sum_lanes<double>(by_number);
     linear[1] += y * total;
     if (w.dims == 3) linear[2] += z * total;
     linear[w.dims] += total;

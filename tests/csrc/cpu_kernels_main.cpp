@@ -183,22 +183,14 @@ void run_warp(const Kernels<T>& kernels) {
   std::vector<double> gradients(theta.size());
   kernels.warp_sample(w, part, radial.get());
   kernels.warp_moments(w, part, radial.get(), gradients.data());
-  const stn::cpu::WarpBox empty{{1 << 30, 1 << 30, 1 << 30}, {-1, -1, -1}};
-  std::vector<stn::cpu::WarpBox> boxes(static_cast<size_t>(w.maps * stn::cpu::Bundles(w).count), empty);
-  kernels.warp_bounds(w, part, radial.get(), boxes.data());
+  const stn::cpu::Reach none{1 << 30, -1};
+  std::vector<stn::cpu::Reach> reaches(static_cast<size_t>(w.maps * stn::cpu::Bundles(w).count), none);
+  kernels.warp_reaches(w, part, radial.get(), reaches.data());
   const stn::cpu::Readers readers{all.data(), all.data() + all.size()};
-  const int64_t size = w.dims == 2 ? 64 : 16;
-  for (int64_t z = 0; z < w.in[2]; z += size) {
-    for (int64_t y = 0; y < w.in[1]; y += size) {
-      for (int64_t x = 0; x < w.in[0]; x += size) {
-        const stn::cpu::WarpTile tile{
-            {x, y, z},
-            {std::min(size, w.in[0] - x), std::min(size, w.in[1] - y), std::min(size, w.in[2] - z)}};
-        Buffer<T> cells(stn::cpu::kWarpChannels * tile.count[0] * tile.count[1] * tile.count[2], false);
-        const int64_t channels = std::min(stn::cpu::kWarpChannels, w.channels);
-        kernels.warp_adjoint(w, 0, readers, 0, channels, tile, boxes.data(), radial.get(), cells.get());
-      }
-    }
+  const int64_t length = w.in[w.dims - 1], thickness = integer(1, 64);
+  for (int64_t first = 0; first < length; first += thickness) {
+    const stn::cpu::Slab slab{first, std::min(first + thickness, length)};
+    kernels.warp_adjoint(w, 0, readers, 0, w.channels, slab, reaches.data(), radial.get());
   }
 }
 
