@@ -10,8 +10,9 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Case:
-    shape: tuple[int, int, int, int]  # of the input
+    shape: tuple[int, ...]  # of the input
     size: tuple[int, int] | None = None  # of the output; the input's when None
+    kind: str = "affine"  # or "projective", "spline", "volume"
     scale: float = 1.0  # of the maps: below 1 they zoom in
     shift: float = 0.0  # in x; 1 is half an image
     channels_last: bool = False
@@ -39,14 +40,24 @@ SPECIAL = {
     "outside": Case((32, 3, 224, 224), shift=10),
     "tiny": Case((1, 1, 8, 8)),  # what a call costs by itself
 }
+# Other maps.
+WARPS = {
+    f"{kind}-{name}": Case(COMMON[name].shape, kind=kind)
+    for kind in ("projective", "spline")
+    for name in ("digits", "features", "photo")
+} | {"volume": Case((2, 1, 96, 96, 96), kind="volume")}
 # What fills a GPU: one image, a batch of ImageNet, feature maps.
 LARGE = {
     "large": Case((1, 3, 4096, 4096)),
     "imagenet-256": Case((256, 3, 224, 224)),
     "features-64": Case((64, 64, 112, 112)),
 }
-CASES = COMMON | SPECIAL | LARGE
-DEFAULT_CASES = {"cpu": COMMON | SPECIAL, "cuda": LARGE | {"digits": COMMON["digits"]}}
+CASES = COMMON | SPECIAL | WARPS | LARGE
+DEFAULT_CASES = {"cpu": COMMON | SPECIAL | WARPS, "cuda": LARGE | {"digits": COMMON["digits"]}}
+
+# The control points of the spline: a grid of 4 x 4, (16, 2).
+_LINE = torch.linspace(-1, 1, 4)
+POINTS = torch.cartesian_prod(_LINE, _LINE).flip(1).contiguous()
 
 # Time by size: each curve's cases, by what grows.
 CURVES = {
@@ -58,16 +69,19 @@ CURVES = {
 
 @dataclass
 class Problem:
-    """A case's tensors: images, maps that turn by up to 30 degrees and scale by 0.9 to 1.1, a gradient."""
+    """A case's tensors: images, maps that turn by up to 30 degrees and scale by 0.9 to 1.1, a gradient.
+
+    Other kinds of map bend these a little.
+    """
 
     input: Tensor
     theta: Tensor
     grad: Tensor
 
     @property
-    def size(self) -> tuple[int, int]:
+    def size(self) -> tuple[int, ...]:
         """The output's."""
-        return tuple(self.grad.shape[-2:])
+        return tuple(self.grad.shape[2:])
 
     @classmethod
     def make(cls, case: Case, device: torch.device) -> Problem:
@@ -87,4 +101,12 @@ class Problem:
         c, s = scale * angle.cos(), scale * angle.sin()
         x, y = case.shift + uniform(-0.1, 0.1), uniform(-0.1, 0.1)
         theta = torch.stack((c, -s, x, s, c, y), 1).view(n, 2, 3)
+        if case.kind == "projective":
+            theta = torch.cat((theta, torch.tensor([0.1, -0.15, 1.0]).expand(n, 1, 3)), 1)
+        elif case.kind == "spline":
+            theta = torch.cat((0.02 * torch.randn(n, 2, len(POINTS), generator=generator), theta), 2)
+        elif case.kind == "volume":
+            tilt = torch.tensor([[0.1], [-0.1]]).expand(n, 2, 1)
+            third = torch.tensor([0.1, -0.1, 1.0, 0.05]).expand(n, 1, 4)
+            theta = torch.cat((torch.cat((theta[..., :2], tilt, theta[..., 2:]), 2), third), 1)
         return cls(noise(*case.shape), theta.to(device), noise(n, channels, *(case.size or size)))

@@ -6,17 +6,17 @@ import importlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from cases import Problem
+from cases import POINTS, Problem
 from torch import Tensor
 
 import stn_ext
 
-Size = tuple[int, int]
+Size = tuple[int, ...]
 
 
 class DoesNotApply(Exception):
@@ -48,13 +48,46 @@ class Contender:
 # --- PyTorch's operators -----------------------------------------------------------------------------
 
 
+def is_affine(theta: Tensor) -> bool:
+    """Of images or volumes. Theta's shape tells the kinds of map apart."""
+    return theta.shape[1:] in ((2, 3), (3, 4))
+
+
 def fused(input: Tensor, theta: Tensor, size: Size | None = None) -> Tensor:
-    return stn_ext.affine_sample(input, theta, size)
+    if is_affine(theta):
+        return stn_ext.affine_sample(input, theta, size)
+    if theta.shape[1:] == (3, 3):
+        return stn_ext.projective_sample(input, theta, size)
+    return stn_ext.thin_plate_spline_sample(input, theta, POINTS.to(theta.device), size)
 
 
 def pytorch(input: Tensor, theta: Tensor, size: Size | None = None) -> Tensor:
-    grid = F.affine_grid(theta, [*input.shape[:2], *(size or input.shape[2:])], align_corners=False)
+    size = tuple(size or input.shape[2:])
+    if is_affine(theta):
+        grid = F.affine_grid(theta, [*input.shape[:2], *size], align_corners=False)
+    else:
+        basis = projective_basis if theta.shape[1:] == (3, 3) else spline_basis
+        at = basis(size, theta.device) @ theta.transpose(1, 2)
+        grid = (at if at.shape[-1] == 2 else at[..., :2] / at[..., 2:]).view(len(theta), *size, 2)
     return F.grid_sample(input, grid, align_corners=False)
+
+
+# What a thrifty user computes once for a size: functions of the output's pixels, which theta combines.
+
+
+@cache
+def projective_basis(size: Size, device: torch.device) -> Tensor:
+    """x, y and 1 at each pixel, (H W, 3)."""
+    grid = F.affine_grid(torch.eye(2, 3, device=device)[None], [1, 1, *size], align_corners=False).view(-1, 2)
+    return torch.cat((grid, torch.ones_like(grid[:, :1])), 1)
+
+
+@cache
+def spline_basis(size: Size, device: torch.device) -> Tensor:
+    """And the radial functions before them, (H W, K + 3)."""
+    linear = projective_basis(size, device)
+    squares = (linear[:, None, :2] - POINTS.to(device)).square().sum(-1)
+    return torch.cat((torch.xlogy(squares, squares), linear), 1)
 
 
 def broadcast_grid(input: Tensor, theta: Tensor, size: Size | None = None) -> Tensor:
@@ -71,12 +104,24 @@ def of_tensors(warp: Callable[..., Tensor]) -> Callable[[Problem], Prepared]:
     return lambda problem: Prepared(partial(warp, size=problem.size), problem.input, problem.theta)
 
 
+def prepare_broadcast(problem: Problem) -> Prepared:
+    check_affine(problem)
+    return of_tensors(broadcast_grid)(problem)
+
+
+def check_affine(problem: Problem) -> None:
+    """For who knows affine maps of images alone."""
+    if problem.theta.shape[1:] != (2, 3):
+        raise DoesNotApply
+
+
 def prepare_compiled(problem: Problem) -> Prepared:
     torch._dynamo.reset()  # else the number of recompilations is limited over all cases together
     return of_tensors(torch.compile(pytorch, dynamic=False))(problem)
 
 
 def prepare_cudnn(problem: Problem) -> Prepared:
+    check_affine(problem)
     if problem.input.device.type != "cuda":
         raise DoesNotApply
 
@@ -118,6 +163,7 @@ def pixel_maps(problem: Problem, *, centred: bool = False) -> Tensor:
 def prepare_kornia(problem: Problem) -> Prepared:
     from kornia.geometry.transform import warp_affine
 
+    check_affine(problem)
     maps = pixel_maps(problem).inverse()[:, :2].to(problem.theta)
     return Prepared(partial(warp_affine, dsize=problem.size), problem.input, maps)
 
@@ -126,6 +172,7 @@ def prepare_torchvision(problem: Problem) -> Prepared:
     from torchvision.transforms.v2 import InterpolationMode
     from torchvision.transforms.v2.functional import affine
 
+    check_affine(problem)
     if len(problem.theta) > 1 or problem.size != problem.input.shape[2:]:
         raise DoesNotApply  # one map for the whole batch, and the input's size
     options = torchvision_map(pixel_maps(problem, centred=True)[0].inverse())
@@ -160,6 +207,7 @@ def torchvision_map(matrix: Tensor) -> dict[str, Any]:
 def prepare_opencv(problem: Problem) -> Prepared:
     import cv2
 
+    check_affine(problem)
     if len(problem.input) > 1 or problem.input.device.type != "cpu":
         raise DoesNotApply
     cv2.setNumThreads(torch.get_num_threads())
@@ -179,7 +227,7 @@ OURS, BASELINE, FLOOR = "stn_ext", "pytorch", "copy"
 CONTENDERS = {
     OURS: Contender("stn_ext", of_tensors(fused)),
     BASELINE: Contender("PyTorch", of_tensors(pytorch)),
-    "broadcast": Contender("broadcast grid", of_tensors(broadcast_grid)),
+    "broadcast": Contender("broadcast grid", prepare_broadcast),
     "compile": Contender("torch.compile", prepare_compiled),
     "cudnn": Contender("cuDNN", prepare_cudnn),
     "kornia": Contender("kornia", prepare_kornia, "kornia"),

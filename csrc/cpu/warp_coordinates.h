@@ -39,18 +39,56 @@ STN_INLINE void fill_radial(const Warp<T>& w, const OutTile& t, T* values) {
   }
 }
 
-// A stream along a row: begin + step * k at pixel k, and what radial functions add.
-struct Line {
-  double begin, step;
+// The linear part of a map's streams, in the output's pixels counted from its centre; and the radial
+// functions' coefficients.
+struct Lines {
+  const double* radial[kMaxAxes + 1];
+  double x[kMaxAxes + 1], y[kMaxAxes + 1], z[kMaxAxes + 1], one[kMaxAxes + 1];
 
   template <class T>
-  STN_INLINE Line(const Warp<T>& w, const double* coefficients, const RowBlock& b) {
-    const double* c = coefficients + w.radial();
-    const double half = half_span(w.out[0], w.align_corners);
-    begin = c[0] * normalised(b.j, w.out[0], w.align_corners) +
-            c[1] * normalised(b.row % w.out[1], w.out[1], w.align_corners) + c[w.dims];
-    if (w.dims == 3) begin += c[2] * normalised(b.row / w.out[1], w.out[2], w.align_corners);
-    step = half > 0 ? c[0] / half : 0;
+  STN_INLINE void fill(const Warp<T>& w, const double* coefficients) {
+    double per_pixel[kMaxAxes];
+    for (int d = 0; d < kMaxAxes; ++d) {
+      const double half = half_span(w.out[d], w.align_corners);
+      per_pixel[d] = half > 0 ? 1 / half : 0;
+    }
+    for (int s = 0; s < w.streams(); ++s) {
+      radial[s] = coefficients + s * w.basis;
+      const double* linear = radial[s] + w.radial();
+      x[s] = linear[0] * per_pixel[0];
+      y[s] = linear[1] * per_pixel[1];
+      z[s] = w.dims == 3 ? linear[2] * per_pixel[2] : 0;
+      one[s] = linear[w.dims];
+    }
+  }
+};
+
+// One map.
+template <class T>
+struct MapLines {
+  const Warp<T>& w;
+  Lines value, tangent;
+  double scale[kMaxAxes], centre[kMaxAxes];  // to the input's pixels
+  double out_centre[kMaxAxes];
+
+  STN_INLINE MapLines(const Warp<T>& warp, int64_t map) : w(warp) {
+    const int64_t first = map * w.streams() * w.basis;
+    value.fill(w, w.theta + first);
+    if (w.tangent) tangent.fill(w, w.tangent + first);
+    for (int d = 0; d < kMaxAxes; ++d) {
+      const PixelScale to(w.in[d], w.align_corners);
+      scale[d] = to.scale;
+      centre[d] = to.centre;
+      out_centre[d] = 0.5 * static_cast<double>(w.out[d] - 1);
+    }
+  }
+
+  STN_INLINE double begin(const Lines& l, int s, const RowBlock& b) const {
+    const int64_t slice = w.dims == 3 ? b.row / w.out[1] : 0, row = b.row - slice * w.out[1];
+    const double x = l.x[s] * (static_cast<double>(b.j) - out_centre[0]);
+    const double y = l.y[s] * (static_cast<double>(row) - out_centre[1]);
+    const double z = w.dims == 3 ? l.z[s] * (static_cast<double>(slice) - out_centre[2]) : 0;
+    return x + y + z + l.one[s];
   }
 };
 
@@ -64,20 +102,21 @@ struct Positions {
   alignas(64) double at[kMaxAxes][kBlock], along[kMaxAxes][kBlock];
 };
 
-// radial: the radial functions' values, or null. count: whole vectors of T.
+// radial: the radial functions' values there. count: whole vectors of T.
 template <class T>
-STN_INLINE void fill_stream(const Warp<T>& w, const double* coefficients, const RowBlock& b, const T* radial,
-                            int count, double* u) {
-  const Line line(w, coefficients, b);
+STN_INLINE void fill_stream(const MapLines<T>& m, const Lines& l, int stream, const RowBlock& b,
+                            const T* radial, int count, double* u) {
+  const double begin = m.begin(l, stream, b), step = l.x[stream];
   Vec<double> number = lane_numbers<double>();
   constexpr int lanes = Simd<double>::lanes;
-  for (int k = 0; k < count; k += lanes, number += lanes) store(u + k, line.begin + line.step * number);
-  if (w.radial() == 0) return;
+  for (int k = 0; k < count; k += lanes, number += lanes) store(u + k, begin + step * number);
+  const int64_t functions = m.w.radial();
+  if (functions == 0) return;
   alignas(64) T sum[kBlock];
   for (int k = 0; k < count; k += Simd<T>::lanes) {
     Vec<T> v{};
-    for (int64_t f = 0; f < w.radial(); ++f) {
-      v += static_cast<T>(coefficients[f]) * load<Vec<T>>(radial + f * kRadialStride + k);
+    for (int64_t f = 0; f < functions; ++f) {
+      v += static_cast<T>(l.radial[stream][f]) * load<Vec<T>>(radial + f * kRadialStride + k);
     }
     store(sum + k, v);
   }
@@ -85,34 +124,33 @@ STN_INLINE void fill_stream(const Warp<T>& w, const double* coefficients, const 
 }
 
 template <class T>
-STN_INLINE void place(const Warp<T>& w, int64_t map, const RowBlock& b, const T* radial, Streams* s,
-                      Positions* p) {
+STN_INLINE void place(const MapLines<T>& m, const RowBlock& b, const T* radial, Streams* s, Positions* p) {
+  const Warp<T>& w = m.w;
   const int streams = w.streams(), dims = w.dims, count = static_cast<int>(padded<T>(b.count));
   for (int k = 0; k < streams; ++k) {
-    const int64_t first = (map * streams + k) * w.basis;
-    fill_stream(w, w.theta + first, b, radial, count, s->u[k]);
-    if (w.tangent) fill_stream(w, w.tangent + first, b, radial, count, s->du[k]);
+    fill_stream(m, m.value, k, b, radial, count, s->u[k]);
+    if (w.tangent) fill_stream(m, m.tangent, k, b, radial, count, s->du[k]);
   }
   alignas(64) double inverse[kBlock];
   if (w.perspective) {
     for (int k = 0; k < count; ++k) inverse[k] = over_depth(s->u[dims][k]);
   }
   for (int d = 0; d < dims; ++d) {
-    const PixelScale to(w.in[d], w.align_corners);
-    const double *u = s->u[d], *du = s->du[d], *ddepth = s->du[dims];
+    const double *u = s->u[d], *du = s->du[d], *ddepth = s->du[dims], scale = m.scale[d],
+                 centre = m.centre[d];
     double *at = p->at[d], *along = p->along[d];
     if (!w.perspective) {
-      for (int k = 0; k < count; ++k) at[k] = u[k] * to.scale + to.centre;
+      for (int k = 0; k < count; ++k) at[k] = u[k] * scale + centre;
     } else {
       for (int k = 0; k < count; ++k) {
         const double x = inverse[k] == 0 ? __builtin_huge_val() : u[k] * inverse[k];
-        at[k] = x * to.scale + to.centre;
+        at[k] = x * scale + centre;
       }
     }
     if (!w.tangent) continue;
     for (int k = 0; k < count; ++k) {
       const double dx = w.perspective ? (du[k] - u[k] * inverse[k] * ddepth[k]) * inverse[k] : du[k];
-      along[k] = finite_or_zero(dx * to.scale);
+      along[k] = finite_or_zero(dx * scale);
     }
   }
 }

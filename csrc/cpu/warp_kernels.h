@@ -134,10 +134,11 @@ __attribute__((noinline)) void sample_rows(const Warp<T>& w, const WarpPart& par
   Positions l;
   alignas(64) int64_t offset[kBlock];
   const T* image = w.input.data + w.image_of(map) * w.input.batch;
+  const MapLines<T> lines(w, map);
   for (int64_t r = 0; r < t.rows; ++r) {
     const RowBlock at = row_of(t, r);
     b.count = at.count;
-    place(w, map, at, radial + r * t.columns, &s, &l);
+    place(lines, at, radial + r * t.columns, &s, &l);
     fill_taps<Weights::value, tangent>(w, l, &b);
     fill_offsets(w, b, offset);
     T* output = w.output.data + map * w.output.batch + offset_of(w.output, w.out, at);
@@ -231,11 +232,12 @@ __attribute__((noinline)) void moments_rows(const Warp<T>& w, const WarpPart& pa
   alignas(64) double by_at[dims][kBlock], by_along[dims][kBlock];
   const bool curved = tangent && w.perspective;  // tangents then depend on theta
   const T* image = w.input.data + w.image_of(map) * w.input.batch;
+  const MapLines<T> lines(w, map);
   for (int64_t r = 0; r < t.rows; ++r) {
     const RowBlock at = row_of(t, r);
     const T* radial_row = radial + r * t.columns;
     b.count = at.count;
-    place(w, map, at, radial_row, &s, &l);
+    place(lines, at, radial_row, &s, &l);
     const T* grad = w.grad.data + map * w.grad.batch + offset_of(w.grad, w.out, at);
     if (curved) {
       fill_taps<Weights::slopes, false>(w, l, &b);
@@ -288,7 +290,7 @@ void warp_reaches(const Warp<T>& w, const WarpPart& part, T* radial, Reach* reac
       const OutTile t = bundle_row(w, row, j);
       fill_radial(w, t, radial);
       for (int64_t map = part.map_begin; map < part.map_end; ++map) {
-        place(w, map, row_of(t, 0), radial, &s, &l);
+        place(MapLines<T>(w, map), row_of(t, 0), radial, &s, &l);
         fill_axis(w, l, last, static_cast<int>(padded<T>(t.columns)), &axis);
         Reach& reach = reaches[map * bundles.count + bundles.of(row, j)];
         T low = static_cast<T>(reach.low), high = static_cast<T>(reach.high);
@@ -308,7 +310,12 @@ STN_INLINE void deposit(const Warp<T>& w, const TapBlock<T, dims, 1>& b, const S
                         int64_t channels, T* out) {
   constexpr int last = dims - 1;
   int64_t offset[1 << dims];
-  for (int t = 0; t < b.taps; ++t) offset[t] = tap_offset<dims>(w.grad_input, t);
+  bool exists[1 << dims];  // a pixel alone along an axis has only been read as if it had a neighbour
+  for (int t = 0; t < b.taps; ++t) {
+    offset[t] = tap_offset<dims>(w.grad_input, t);
+    exists[t] = true;
+    for (int d = 0; d < dims; ++d) exists[t] &= w.in[d] > 1 || !(t >> d & 1);
+  }
   for (int k = 0; k < b.count; ++k) {
     const auto first = static_cast<int64_t>(b.axis[last].tap[k]);
     if (first + 1 < slab.begin || first >= slab.end) continue;
@@ -319,7 +326,7 @@ STN_INLINE void deposit(const Warp<T>& w, const TapBlock<T, dims, 1>& b, const S
     for (int t = 0; t < b.taps; ++t) {
       const T weight = b.weight[0][t][k];
       // Not 0, and not NaN: such a coordinate has no taps.
-      if (!(weight < 0 || weight > 0) || !part[t >> last]) continue;
+      if (!(weight < 0 || weight > 0) || !exists[t] || !part[t >> last]) continue;
       for (int64_t c = 0; c < channels; ++c) {
         to[offset[t] + c * w.grad_input.channel] += weight * from[c * w.grad.channel];
       }
@@ -336,6 +343,7 @@ __attribute__((noinline)) void add_slab(const Warp<T>& w, const Readers& readers
   Positions l;
   const Bundles bundles(w);
   for (const int64_t* map = readers.begin; map < readers.end; ++map) {
+    const MapLines<T> lines(w, *map);
     const T* grad = w.grad.data + *map * w.grad.batch + channel * w.grad.channel;
     for (int64_t bundle = 0; bundle < bundles.count; ++bundle) {
       if (reaches) {
@@ -348,7 +356,7 @@ __attribute__((noinline)) void add_slab(const Warp<T>& w, const Readers& readers
         const RowBlock at = row_of(t, 0);
         fill_radial(w, t, radial);
         b.count = at.count;
-        place(w, *map, at, radial, &s, &l);
+        place(lines, at, radial, &s, &l);
         fill_taps<Weights::value, tangent>(w, l, &b);
         deposit(w, b, slab, grad + offset_of(w.grad, w.out, at), channels, out);
       }
