@@ -52,6 +52,14 @@ struct Reach {
   int64_t low, high;
 };
 
+// One slab of some channels of images [image_begin, image_end).
+struct SlabPart {
+  int64_t image_begin, image_end, channel, channels;
+  Slab slab;
+  const Readers* readers;  // of each image
+  const Reach* reaches;    // null where there is one slab only
+};
+
 struct Bundles {
   int64_t across, count;
 
@@ -94,9 +102,8 @@ struct Kernels {
   void (*warp_moments)(const Warp<T>&, const WarpPart&, T* radial, double* gradients);
   // Of all bundles of a part, which has them whole.
   void (*warp_reaches)(const Warp<T>&, const WarpPart&, T* radial, Reach*);
-  // grad_input of one slab of some channels. reaches: null where there is one slab only.
-  void (*warp_adjoint)(const Warp<T>&, int64_t image, const Readers&, int64_t c, int64_t channels,
-                       const Slab&, const Reach*, T* radial);
+  // grad_input of a part.
+  void (*warp_adjoint)(const Warp<T>&, const SlabPart&, T* radial);
 };
 
 // Whether so few output pixels fall on the input that what they add is written where it belongs at once.

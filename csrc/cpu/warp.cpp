@@ -13,6 +13,8 @@
 namespace stn::cpu {
 namespace {
 
+constexpr int64_t kShared = 16;  // images that share what radial functions cost, at most
+
 // A pixel that stands alone along an axis gets a zero beside it.
 at::Tensor paired(const at::Tensor& images) {
   std::vector<int64_t> padding;
@@ -33,7 +35,7 @@ struct WarpParts {
   template <class T>
   WarpParts(const Warp<T>& w, int64_t unit) {
     // All maps share what radial functions cost.
-    maps = w.points ? w.maps : 1;
+    maps = w.points ? std::min(w.maps, kShared) : 1;
     const int64_t row = maps * w.out[0] * w.channels, tile = tile_rows(w.out[0]);
     // Whole tiles of the output, as equal as they can be.
     const int64_t wanted = std::max(ceil_div(kUnit, row), w.dims == 2 ? tile : 1);
@@ -72,23 +74,37 @@ std::vector<Reach> reaches(const Warp<T>& w) {
 
 template <class T>
 void adjoint_slabs(const Warp<T>& w, const Sharing& sharing) {
-  const int64_t length = w.in[w.dims - 1], count = ceil_div(length, w.dims == 2 ? kSlab : kSlab / 4);
-  const int64_t thickness = ceil_div(length, count), groups = ceil_div(w.channels, kWarpChannels);
-  const std::vector<Reach> reached = count > 1 ? reaches(w) : std::vector<Reach>();
+  const int64_t length = w.in[w.dims - 1], slabs = ceil_div(length, w.dims == 2 ? kSlab : kSlab / 4);
+  const int64_t thickness = ceil_div(length, slabs), groups = ceil_div(w.channels, kWarpChannels);
+  const int64_t images = w.points ? kShared : 1, parts = ceil_div(w.images, images);
+  const std::vector<Reach> reached = slabs > 1 ? reaches(w) : std::vector<Reach>();
+  std::vector<Readers> readers;
+  for (int64_t image = 0; image < w.images; ++image) readers.push_back(sharing.readers(image));
   const int64_t pixels = std::max(w.in[0] * w.in[1] * w.in[2], w.out[0] * w.rows());
-  const int64_t values = ceil_div(pixels * std::min(w.channels, kWarpChannels), count);
-  at::parallel_for(0, w.images * groups * count, std::max<int64_t>(1, kGrain / 4 / values),
-                   [&](int64_t begin, int64_t end) {
-                     std::vector<T> radial(static_cast<size_t>(w.radial() * kRadialStride));
-                     for (int64_t k = begin; k < end; ++k) {
-                       const int64_t image = k / count / groups, c = k / count % groups * kWarpChannels;
-                       const int64_t first = k % count * thickness;
-                       const Slab slab{first, std::min(first + thickness, length)};
-                       kernels<T>().warp_adjoint(w, image, sharing.readers(image), c,
-                                                 std::min(kWarpChannels, w.channels - c), slab,
-                                                 count > 1 ? reached.data() : nullptr, radial.data());
-                     }
-                   });
+  const int64_t values = ceil_div(pixels * images * std::min(w.channels, kWarpChannels), slabs);
+  const int64_t grain = std::max<int64_t>(1, kGrain / 4 / values);
+  at::parallel_for(0, parts * groups * slabs, grain, [&](int64_t begin, int64_t end) {
+    std::vector<T> radial(static_cast<size_t>(w.radial() * kRadialStride));
+    for (int64_t k = begin; k < end; ++k) {
+      const int64_t image = k / slabs / groups * images, c = k / slabs % groups * kWarpChannels;
+      const int64_t first = k % slabs * thickness;
+      const SlabPart part{image,
+                          std::min(image + images, w.images),
+                          c,
+                          std::min(kWarpChannels, w.channels - c),
+                          {first, std::min(first + thickness, length)},
+                          readers.data(),
+                          slabs > 1 ? reached.data() : nullptr};
+      kernels<T>().warp_adjoint(w, part, radial.data());
+    }
+  });
+}
+
+template <class T>
+std::vector<MapLines> lines_of_all(const Warp<T>& w) {
+  std::vector<MapLines> lines;
+  for (int64_t map = 0; map < w.maps; ++map) lines.push_back(map_lines(w, map));
+  return lines;
 }
 
 }  // namespace
@@ -99,6 +115,8 @@ void warp_sample(const at::Tensor& input, const Map& map, const at::Tensor& outp
   AT_DISPATCH_FLOATING_TYPES(input.scalar_type(), "warp_sample", [&] {
     auto w = make_warp<scalar_t>(map, tensors, input.size(0), input.size(1), input.sizes().slice(2),
                                  output.sizes().slice(2));
+    const std::vector<MapLines> lines = lines_of_all(w);
+    w.lines = lines.data();
     w.input = volumes(images, images.const_data_ptr<scalar_t>());
     w.output = volumes(output, output.mutable_data_ptr<scalar_t>());
     for_parts(w, WarpParts(w, 1), [&](const WarpPart& part, int64_t, scalar_t* radial) {
@@ -114,6 +132,8 @@ at::Tensor warp_moments(const at::Tensor& grad, const at::Tensor& input, const M
   AT_DISPATCH_FLOATING_TYPES(input.scalar_type(), "warp_moments", [&] {
     auto w = make_warp<scalar_t>(map, tensors, input.size(0), input.size(1), input.sizes().slice(2),
                                  grad.sizes().slice(2));
+    const std::vector<MapLines> lines = lines_of_all(w);
+    w.lines = lines.data();
     w.input = volumes(images, images.const_data_ptr<scalar_t>());
     w.grad = volumes(grad, grad.const_data_ptr<scalar_t>());
     const WarpParts parts(w, 1);
@@ -136,6 +156,8 @@ void warp_adjoint(const at::Tensor& grad, const Map& map, const at::Tensor& grad
   AT_DISPATCH_FLOATING_TYPES(grad.scalar_type(), "warp_adjoint", [&] {
     auto w = make_warp<scalar_t>(map, tensors, grad_input.size(0), grad.size(1), grad_input.sizes().slice(2),
                                  grad.sizes().slice(2));
+    const std::vector<MapLines> lines = lines_of_all(w);
+    w.lines = lines.data();
     w.grad = volumes(grad, grad.const_data_ptr<scalar_t>());
     w.grad_input = volumes(grad_input, grad_input.mutable_data_ptr<scalar_t>());
     adjoint_slabs(w, sharing);

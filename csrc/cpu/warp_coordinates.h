@@ -39,59 +39,6 @@ STN_INLINE void fill_radial(const Warp<T>& w, const OutTile& t, T* values) {
   }
 }
 
-// The linear part of a map's streams, in the output's pixels counted from its centre; and the radial
-// functions' coefficients.
-struct Lines {
-  const double* radial[kMaxAxes + 1];
-  double x[kMaxAxes + 1], y[kMaxAxes + 1], z[kMaxAxes + 1], one[kMaxAxes + 1];
-
-  template <class T>
-  STN_INLINE void fill(const Warp<T>& w, const double* coefficients) {
-    double per_pixel[kMaxAxes];
-    for (int d = 0; d < kMaxAxes; ++d) {
-      const double half = half_span(w.out[d], w.align_corners);
-      per_pixel[d] = half > 0 ? 1 / half : 0;
-    }
-    for (int s = 0; s < w.streams(); ++s) {
-      radial[s] = coefficients + s * w.basis;
-      const double* linear = radial[s] + w.radial();
-      x[s] = linear[0] * per_pixel[0];
-      y[s] = linear[1] * per_pixel[1];
-      z[s] = w.dims == 3 ? linear[2] * per_pixel[2] : 0;
-      one[s] = linear[w.dims];
-    }
-  }
-};
-
-// One map.
-template <class T>
-struct MapLines {
-  const Warp<T>& w;
-  Lines value, tangent;
-  double scale[kMaxAxes], centre[kMaxAxes];  // to the input's pixels
-  double out_centre[kMaxAxes];
-
-  STN_INLINE MapLines(const Warp<T>& warp, int64_t map) : w(warp) {
-    const int64_t first = map * w.streams() * w.basis;
-    value.fill(w, w.theta + first);
-    if (w.tangent) tangent.fill(w, w.tangent + first);
-    for (int d = 0; d < kMaxAxes; ++d) {
-      const PixelScale to(w.in[d], w.align_corners);
-      scale[d] = to.scale;
-      centre[d] = to.centre;
-      out_centre[d] = 0.5 * static_cast<double>(w.out[d] - 1);
-    }
-  }
-
-  STN_INLINE double begin(const Lines& l, int s, const RowBlock& b) const {
-    const int64_t slice = w.dims == 3 ? b.row / w.out[1] : 0, row = b.row - slice * w.out[1];
-    const double x = l.x[s] * (static_cast<double>(b.j) - out_centre[0]);
-    const double y = l.y[s] * (static_cast<double>(row) - out_centre[1]);
-    const double z = w.dims == 3 ? l.z[s] * (static_cast<double>(slice) - out_centre[2]) : 0;
-    return x + y + z + l.one[s];
-  }
-};
-
 // The streams' values and, with a tangent, their derivatives along it.
 struct Streams {
   alignas(64) double u[kMaxAxes + 1][kBlock], du[kMaxAxes + 1][kBlock];
@@ -104,13 +51,13 @@ struct Positions {
 
 // radial: the radial functions' values there. count: whole vectors of T.
 template <class T>
-STN_INLINE void fill_stream(const MapLines<T>& m, const Lines& l, int stream, const RowBlock& b,
-                            const T* radial, int count, double* u) {
-  const double begin = m.begin(l, stream, b), step = l.x[stream];
+STN_INLINE void fill_stream(const Warp<T>& w, const Lines& l, int stream, const RowBlock& b, const T* radial,
+                            int count, double* u) {
+  const double begin = l.at(stream, w.dims, b.j, b.row % w.out[1], b.row / w.out[1]), step = l.x[stream];
   Vec<double> number = lane_numbers<double>();
   constexpr int lanes = Simd<double>::lanes;
   for (int k = 0; k < count; k += lanes, number += lanes) store(u + k, begin + step * number);
-  const int64_t functions = m.w.radial();
+  const int64_t functions = w.radial();
   if (functions == 0) return;
   alignas(64) T sum[kBlock];
   for (int k = 0; k < count; k += Simd<T>::lanes) {
@@ -124,12 +71,13 @@ STN_INLINE void fill_stream(const MapLines<T>& m, const Lines& l, int stream, co
 }
 
 template <class T>
-STN_INLINE void place(const MapLines<T>& m, const RowBlock& b, const T* radial, Streams* s, Positions* p) {
-  const Warp<T>& w = m.w;
+STN_INLINE void place(const Warp<T>& w, int64_t map, const RowBlock& b, const T* radial, Streams* s,
+                      Positions* p) {
+  const MapLines& m = w.lines[map];
   const int streams = w.streams(), dims = w.dims, count = static_cast<int>(padded<T>(b.count));
   for (int k = 0; k < streams; ++k) {
-    fill_stream(m, m.value, k, b, radial, count, s->u[k]);
-    if (w.tangent) fill_stream(m, m.tangent, k, b, radial, count, s->du[k]);
+    fill_stream(w, m.value, k, b, radial, count, s->u[k]);
+    if (w.tangent) fill_stream(w, m.tangent, k, b, radial, count, s->du[k]);
   }
   alignas(64) double inverse[kBlock];
   if (w.perspective) {

@@ -134,11 +134,10 @@ __attribute__((noinline)) void sample_rows(const Warp<T>& w, const WarpPart& par
   Positions l;
   alignas(64) int64_t offset[kBlock];
   const T* image = w.input.data + w.image_of(map) * w.input.batch;
-  const MapLines<T> lines(w, map);
   for (int64_t r = 0; r < t.rows; ++r) {
     const RowBlock at = row_of(t, r);
     b.count = at.count;
-    place(lines, at, radial + r * t.columns, &s, &l);
+    place(w, map, at, radial + r * t.columns, &s, &l);
     fill_taps<Weights::value, tangent>(w, l, &b);
     fill_offsets(w, b, offset);
     T* output = w.output.data + map * w.output.batch + offset_of(w.output, w.out, at);
@@ -232,12 +231,11 @@ __attribute__((noinline)) void moments_rows(const Warp<T>& w, const WarpPart& pa
   alignas(64) double by_at[dims][kBlock], by_along[dims][kBlock];
   const bool curved = tangent && w.perspective;  // tangents then depend on theta
   const T* image = w.input.data + w.image_of(map) * w.input.batch;
-  const MapLines<T> lines(w, map);
   for (int64_t r = 0; r < t.rows; ++r) {
     const RowBlock at = row_of(t, r);
     const T* radial_row = radial + r * t.columns;
     b.count = at.count;
-    place(lines, at, radial_row, &s, &l);
+    place(w, map, at, radial_row, &s, &l);
     const T* grad = w.grad.data + map * w.grad.batch + offset_of(w.grad, w.out, at);
     if (curved) {
       fill_taps<Weights::slopes, false>(w, l, &b);
@@ -290,7 +288,7 @@ void warp_reaches(const Warp<T>& w, const WarpPart& part, T* radial, Reach* reac
       const OutTile t = bundle_row(w, row, j);
       fill_radial(w, t, radial);
       for (int64_t map = part.map_begin; map < part.map_end; ++map) {
-        place(MapLines<T>(w, map), row_of(t, 0), radial, &s, &l);
+        place(w, map, row_of(t, 0), radial, &s, &l);
         fill_axis(w, l, last, static_cast<int>(padded<T>(t.columns)), &axis);
         Reach& reach = reaches[map * bundles.count + bundles.of(row, j)];
         T low = static_cast<T>(reach.low), high = static_cast<T>(reach.high);
@@ -334,31 +332,34 @@ STN_INLINE void deposit(const Warp<T>& w, const TapBlock<T, dims, 1>& b, const S
   }
 }
 
+// The rows of a bundle: what they leave in the slabs of all images of a part, which share the radial
+// functions.
 template <int dims, bool tangent, class T>
-__attribute__((noinline)) void add_slab(const Warp<T>& w, const Readers& readers, int64_t channel,
-                                        int64_t channels, const Slab& slab, const Reach* reaches, T* radial,
-                                        T* out) {
+__attribute__((noinline)) void add_bundle(const Warp<T>& w, const SlabPart& part, int64_t bundle, T* radial) {
   TapBlock<T, dims, 1> b;
   Streams s;
   Positions l;
   const Bundles bundles(w);
-  for (const int64_t* map = readers.begin; map < readers.end; ++map) {
-    const MapLines<T> lines(w, *map);
-    const T* grad = w.grad.data + *map * w.grad.batch + channel * w.grad.channel;
-    for (int64_t bundle = 0; bundle < bundles.count; ++bundle) {
-      if (reaches) {
-        const Reach& reach = reaches[*map * bundles.count + bundle];
-        if (reach.high + 1 < slab.begin || reach.low >= slab.end) continue;
-      }
-      const int64_t begin = bundles.row(bundle), left = w.rows() - begin;
-      for (int64_t row = begin; row < begin + (left < kBundleRows ? left : kBundleRows); ++row) {
-        const OutTile t = bundle_row(w, row, bundles.column(bundle));
-        const RowBlock at = row_of(t, 0);
-        fill_radial(w, t, radial);
-        b.count = at.count;
-        place(lines, at, radial, &s, &l);
+  const int64_t begin = bundles.row(bundle), left = w.rows() - begin;
+  for (int64_t row = begin; row < begin + (left < kBundleRows ? left : kBundleRows); ++row) {
+    const OutTile t = bundle_row(w, row, bundles.column(bundle));
+    const RowBlock at = row_of(t, 0);
+    bool filled = false;
+    b.count = at.count;
+    for (int64_t image = part.image_begin; image < part.image_end; ++image) {
+      const Readers& readers = part.readers[image];
+      T* out = w.grad_input.data + image * w.grad_input.batch + part.channel * w.grad_input.channel;
+      for (const int64_t* map = readers.begin; map < readers.end; ++map) {
+        if (part.reaches) {
+          const Reach& reach = part.reaches[*map * bundles.count + bundle];
+          if (reach.high + 1 < part.slab.begin || reach.low >= part.slab.end) continue;
+        }
+        if (!filled) fill_radial(w, t, radial);
+        filled = true;
+        place(w, *map, at, radial, &s, &l);
         fill_taps<Weights::value, tangent>(w, l, &b);
-        deposit(w, b, slab, grad + offset_of(w.grad, w.out, at), channels, out);
+        const T* grad = w.grad.data + *map * w.grad.batch + part.channel * w.grad.channel;
+        deposit(w, b, part.slab, grad + offset_of(w.grad, w.out, at), part.channels, out);
       }
     }
   }
@@ -384,15 +385,17 @@ STN_INLINE void clear_slab(const Warp<T>& w, const Slab& slab, int64_t channels,
   }
 }
 
-// grad_input of one slab of some channels of an image.
+// grad_input of a part.
 template <class T>
-void warp_adjoint(const Warp<T>& w, int64_t image, const Readers& readers, int64_t channel, int64_t channels,
-                  const Slab& slab, const Reach* reaches, T* radial) {
-  T* out = w.grad_input.data + image * w.grad_input.batch + channel * w.grad_input.channel;
-  clear_slab(w, slab, channels, out);
-  with_shape(w, [&](auto dims, auto tangent) STN_LAMBDA {
-    add_slab<dims.value, tangent.value != 0>(w, readers, channel, channels, slab, reaches, radial, out);
-  });
+void warp_adjoint(const Warp<T>& w, const SlabPart& part, T* radial) {
+  for (int64_t image = part.image_begin; image < part.image_end; ++image) {
+    const int64_t first = image * w.grad_input.batch + part.channel * w.grad_input.channel;
+    clear_slab(w, part.slab, part.channels, w.grad_input.data + first);
+  }
+  for (int64_t bundle = 0; bundle < Bundles(w).count; ++bundle) {
+    with_shape(w, [&](auto dims, auto tangent)
+                      STN_LAMBDA { add_bundle<dims.value, tangent.value != 0>(w, part, bundle, radial); });
+  }
 }
 
 }  // namespace STN_LEVEL

@@ -177,11 +177,10 @@ STN_INLINE Window locate(const Warp<T>& w, int64_t map, const OutTile& t, const 
   constexpr int64_t line = 8;  // float pairs in a cache line
   Streams streams;
   Positions at;
-  const MapLines<T> lines(w, map);
   Vec<T> low_x = Vec<T>{} + static_cast<T>(1 << 30), low_y = low_x, high_x = -low_x, high_y = -low_x;
   for (int64_t r = 0; r < t.rows; ++r) {
     const int64_t k = r * t.columns;
-    place(lines, row_of(t, r), radial + k, &streams, &at);
+    place(w, map, row_of(t, r), radial + k, &streams, &at);
     split_row(w, at.at[0], 0, t.columns, s->x + k, s->at.fx + k, s->at.slope_x + k, &low_x, &high_x);
     split_row(w, at.at[1], 1, t.columns, s->y + k, s->at.fy + k, s->at.slope_y + k, &low_y, &high_y);
   }
@@ -265,7 +264,6 @@ __attribute__((noinline)) bool moments_planes(const Warp<T>& w, const WarpPart& 
   }
   Streams streams;
   Positions at;
-  const MapLines<T> lines(w, map);
   alignas(64) double by_at[2][kBlock];
   for (int64_t r = 0; r < t.rows; ++r) {
     const int64_t first = r * t.columns;
@@ -273,7 +271,7 @@ __attribute__((noinline)) bool moments_planes(const Warp<T>& w, const WarpPart& 
       by_at[0][k] = static_cast<double>(s.by_x[first + k] * s.at.slope_x[first + k]);
       by_at[1][k] = static_cast<double>(s.by_y[first + k] * s.at.slope_y[first + k]);
     }
-    if (w.perspective) place(lines, row_of(t, r), radial + first, &streams, &at);
+    if (w.perspective) place(w, map, row_of(t, r), radial + first, &streams, &at);
     add_gradient<T>(w, row_of(t, r), streams, by_at, nullptr, radial + first, gradient);
   }
   return true;

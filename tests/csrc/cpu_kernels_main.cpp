@@ -166,6 +166,9 @@ void run_warp(const Kernels<T>& kernels) {
   if (integer(0, 1) == 1) w.tangent = tangent.data();
   if (points > 0) w.points = positions.data();
   w.index = index.data();
+  std::vector<stn::MapLines> lines;
+  for (int64_t map = 0; map < w.maps; ++map) lines.push_back(stn::map_lines(w, map));
+  w.lines = lines.data();
 
   Buffer<T> input(w.images * w.channels * stored, true), grad(w.maps * w.channels * out, true);
   Buffer<T> output(w.maps * w.channels * out, false), grad_input(w.images * w.channels * in, false);
@@ -186,11 +189,12 @@ void run_warp(const Kernels<T>& kernels) {
   const stn::cpu::Reach none{1 << 30, -1};
   std::vector<stn::cpu::Reach> reaches(static_cast<size_t>(w.maps * stn::cpu::Bundles(w).count), none);
   kernels.warp_reaches(w, part, radial.get(), reaches.data());
-  const stn::cpu::Readers readers{all.data(), all.data() + all.size()};
+  // The first image is read by all maps.
+  const std::vector<stn::cpu::Readers> readers{{all.data(), all.data() + all.size()}, {nullptr, nullptr}};
   const int64_t length = w.in[w.dims - 1], thickness = integer(1, 64);
   for (int64_t first = 0; first < length; first += thickness) {
     const stn::cpu::Slab slab{first, std::min(first + thickness, length)};
-    kernels.warp_adjoint(w, 0, readers, 0, w.channels, slab, reaches.data(), radial.get());
+    kernels.warp_adjoint(w, {0, w.images, 0, w.channels, slab, readers.data(), reaches.data()}, radial.get());
   }
 }
 
