@@ -36,12 +36,13 @@ def moved_bytes(problem: Problem) -> int:
 
 def operators(problem: Problem) -> dict[str, Callable[[], object]]:
     """Each reads or writes both of the images that moved_bytes counts; so does the copy, of one size here."""
-    ops, options = torch.ops.stn_ext, ("zeros", False)
+    ops, options = torch.ops.stn_ext, ("bilinear", "zeros", False)
+    none = None, None, None  # points, tangent and index
     input, theta, grad, in_size = problem.input, problem.theta, problem.grad, problem.input.shape[2:]
     return {
-        "forward": lambda: ops.affine_sample(input, theta, problem.size, *options),
-        "moments": lambda: ops.affine_sample_moments(grad, input, theta, *options),
-        "adjoint": lambda: ops.affine_sample_adjoint(grad, theta, in_size, *options),
+        "forward": lambda: ops.sample(input, theta, *none, problem.size, *options),
+        "moments": lambda: ops.moments(grad, input, theta, *none, *options),
+        "adjoint": lambda: ops.adjoint(grad, theta, *none, len(input), in_size, *options),
         FLOOR: partial(torch.empty_like(input).copy_, input),
     }
 

@@ -3,6 +3,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <tuple>
+
 #include "checks.h"
 
 namespace stn {
@@ -28,6 +30,7 @@ inline Map make_map(const at::Tensor& theta, const OptionalTensor& points, const
 //   at::Tensor sample(const at::Tensor& input, const Map&, at::IntArrayRef size)
 //   at::Tensor adjoint(const at::Tensor& grad, const Map&, int64_t images, at::IntArrayRef size)
 //   at::Tensor moments(const at::Tensor& grad, const at::Tensor& input, const Map&)
+//   std::tuple<at::Tensor, at::Tensor> backward(const at::Tensor& grad, const at::Tensor& input, const Map&)
 // which find their arguments checked.
 #define STN_REGISTER_OPERATORS(key, space)                                                                  \
   TORCH_LIBRARY_IMPL(stn_ext, key, m) {                                                                     \
@@ -54,6 +57,13 @@ inline Map make_map(const at::Tensor& theta, const OptionalTensor& points, const
       const stn::Map map = stn::make_map(theta, points, tangent, index, mode, padding_mode, align_corners); \
       stn::check_moments(grad, input, map);                                                                 \
       return space::moments(grad, input, map);                                                              \
+    });                                                                                                     \
+    m.impl("backward", [](const Tensor& grad, const Tensor& input, const Tensor& theta,                     \
+                          const OptionalTensor& points, const OptionalTensor& index, Text mode,             \
+                          Text padding_mode, bool align_corners) {                                          \
+      const stn::Map map = stn::make_map(theta, points, {}, index, mode, padding_mode, align_corners);      \
+      stn::check_moments(grad, input, map);                                                                 \
+      return space::backward(grad, input, map);                                                             \
     });                                                                                                     \
   }
 

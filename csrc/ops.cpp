@@ -34,7 +34,7 @@ void refuse_cuda(const c10::OperatorHandle& op, torch::jit::Stack*) {
 }
 #endif
 
-constexpr const char* kOperators[] = {"sample", "moments", "adjoint"};
+constexpr const char* kOperators[] = {"sample", "moments", "adjoint", "backward"};
 
 }  // namespace
 
@@ -55,6 +55,10 @@ TORCH_LIBRARY(stn_ext, m) {
   m.def(
       "moments(Tensor grad, Tensor input, Tensor theta, Tensor? points, Tensor? tangent, Tensor? index, "
       "str mode, str padding_mode, bool align_corners) -> Tensor");
+  // Both gradients, of the input and of theta, with the bits that adjoint and moments give.
+  m.def(
+      "backward(Tensor grad, Tensor input, Tensor theta, Tensor? points, Tensor? index, str mode, "
+      "str padding_mode, bool align_corners) -> (Tensor, Tensor)");
 }
 
 TORCH_LIBRARY_IMPL(stn_ext, Autograd, m) {

@@ -18,6 +18,11 @@ inline at::Tensor float_or_double(const at::Tensor& theta) {
   return t.contiguous();
 }
 
+// Of floats to a narrower dtype: rounded, and for integers brought into their range.
+inline at::Tensor narrowed(const at::Tensor& images, at::ScalarType type) {
+  return type == at::kByte ? images.nan_to_num(0).round_().clamp_(0, 255).to(type) : images.to(type);
+}
+
 template <class Pointer>
 Images<std::remove_pointer_t<Pointer>> strided(const at::Tensor& t, Pointer data) {
   return {data, t.stride(0), t.stride(1), t.stride(2), t.stride(3)};

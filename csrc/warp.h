@@ -117,6 +117,11 @@ constexpr double kHorizon = 1e-290;
 // The reciprocal of a depth, 0 at and behind the horizon; NaN stays NaN.
 STN_INLINE double over_depth(double depth) { return depth < kHorizon ? 0 : 1 / depth; }
 
+// The thin plate spline's radial function, r^2 log r^2, of r^2 (Bookstein 1989, up to a factor that theta
+// absorbs); the CPU has it for vectors.
+STN_INLINE float radial_function(float r2) { return r2 < 1e-30f ? 0 : r2 * __builtin_logf(r2); }
+STN_INLINE double radial_function(double r2) { return r2 < 1e-30 ? 0 : r2 * __builtin_log(r2); }
+
 // A derivative that overflows belongs to a pixel far outside, where nothing depends on it.
 STN_INLINE double finite_or_zero(double x) { return x - x == 0 ? x : 0; }
 
@@ -197,5 +202,40 @@ struct StreamGradient {
     by[w.dims] = depth * inverse;
   }
 };
+
+// ---- which output pixels adjoint looks at ----
+
+// A box of the input, whose gradient is computed in one piece.
+struct WarpTile {
+  int64_t first[kMaxAxes], count[kMaxAxes];
+};
+
+// Output pixels are looked for in bundles: kWalk columns of kBundleRows rows.
+constexpr int64_t kBundleRows = 16;
+
+// The first taps of a bundle's pixels lie between these, both inclusive.
+struct WarpBox {
+  int32_t low[kMaxAxes], high[kMaxAxes];
+};
+
+struct Bundles {
+  int64_t across, count;
+
+  template <class T>
+  STN_INLINE explicit Bundles(const Warp<T>& w)
+      : across((w.out[0] + kWalk - 1) / kWalk), count((w.rows() + kBundleRows - 1) / kBundleRows * across) {}
+  STN_INLINE int64_t of(int64_t row, int64_t j) const { return row / kBundleRows * across + j / kWalk; }
+  STN_INLINE int64_t row(int64_t bundle) const { return bundle / across * kBundleRows; }
+  STN_INLINE int64_t column(int64_t bundle) const { return bundle % across * kWalk; }
+};
+
+STN_INLINE bool touches(const WarpBox& box, const WarpTile& tile, int dims) {
+  for (int d = 0; d < dims; ++d) {
+    if (box.low[d] > box.high[d] || box.high[d] + 1 < tile.first[d] ||
+        box.low[d] >= tile.first[d] + tile.count[d])
+      return false;
+  }
+  return true;
+}
 
 }  // namespace stn

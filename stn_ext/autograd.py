@@ -8,6 +8,8 @@ There are three operators. Each takes a map (theta, and points for splines) and,
 
 With a tangent, of theta's shape, the weights' derivatives along it take the weights' place. All first and
 second derivatives of these are these again, which is what the formulas below say; the third are refused.
+
+A fourth, backward(g, x, theta), is adjoint and moments in one, where neither is to be differentiated.
 """
 
 from __future__ import annotations
@@ -47,6 +49,10 @@ class Sample(Function):
     def backward(ctx, grad):
         input, theta, points, tangent, index = ctx.saved_tensors
         grad_input = grad_theta = grad_tangent = None
+        both = grad is not None and tangent is None and all(ctx.needs_input_grad[:2])
+        if both and not (torch.is_grad_enabled() or torch.compiler.is_compiling() or _is_transformed()):
+            gradients = ops.backward(grad, input, theta, points, index, *ctx.options)
+            return *gradients, None, None, None, None, None, None, None
         if grad is not None and ctx.needs_input_grad[0]:
             sizes = ctx.images, ctx.in_size
             grad_input = adjoint(grad, theta, points, tangent, index, *sizes, *ctx.options)
@@ -326,3 +332,8 @@ def _(grad, input, theta, points, tangent, index, mode, padding_mode, align_corn
 @torch.library.register_fake("stn_ext::adjoint")
 def _(grad, theta, points, tangent, index, images, size, mode, padding_mode, align_corners):
     return _like(grad, images, size)
+
+
+@torch.library.register_fake("stn_ext::backward")
+def _(grad, input, theta, points, index, mode, padding_mode, align_corners):
+    return _like(grad, input.shape[0], input.shape[2:]), theta.new_empty(theta.shape)

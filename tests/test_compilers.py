@@ -167,9 +167,10 @@ def test_opcheck_covers_every_operator(device, dtype, memory_format):
     grad = torch.randn(2, 3, 5, 6, dtype=dtype, device=device).to(memory_format=memory_format)
     theta = torch.cat([MAPS["small turn"], MAPS["shear"]]).to(device)
     arguments = {
-        "affine_sample": (x, theta, (5, 6), "zeros", False),
-        "affine_sample_moments": (grad, x, theta, "border", True),
-        "affine_sample_adjoint": (grad, theta, (7, 8), "reflection", False),
+        "sample": (x, theta, None, None, None, (5, 6), "bilinear", "zeros", False),
+        "moments": (grad, x, theta, None, None, None, "bilinear", "border", True),
+        "adjoint": (grad, theta, None, None, None, 2, (7, 8), "bilinear", "reflection", False),
+        "backward": (grad, x, theta, None, None, "bilinear", "reflection", True),
     }
     registered = {
         schema.name.removeprefix("stn_ext::")

@@ -44,9 +44,6 @@ struct Slab {
 };
 constexpr int64_t kSlab = 64, kWarpChannels = 8;  // at most
 
-// Output pixels are looked for in bundles: kWalk columns of kBundleRows rows.
-constexpr int64_t kBundleRows = 16;
-
 // The first taps of a bundle's pixels along the last axis lie between these, both inclusive.
 struct Reach {
   int64_t low, high;
@@ -58,17 +55,6 @@ struct SlabPart {
   Slab slab;
   const Readers* readers;  // of each image
   const Reach* reaches;    // null where there is one slab only
-};
-
-struct Bundles {
-  int64_t across, count;
-
-  template <class T>
-  STN_INLINE explicit Bundles(const Warp<T>& w)
-      : across((w.out[0] + kWalk - 1) / kWalk), count((w.rows() + kBundleRows - 1) / kBundleRows * across) {}
-  STN_INLINE int64_t of(int64_t row, int64_t j) const { return row / kBundleRows * across + j / kWalk; }
-  STN_INLINE int64_t row(int64_t bundle) const { return bundle / across * kBundleRows; }
-  STN_INLINE int64_t column(int64_t bundle) const { return bundle % across * kWalk; }
 };
 
 // The primitives, in the forms that suit a problem; affine.cpp chooses.

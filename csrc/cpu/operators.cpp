@@ -6,6 +6,7 @@
 #include <torch/library.h>
 
 #include "backend.h"
+#include "tensors.h"
 
 namespace stn::cpu {
 namespace {
@@ -19,11 +20,6 @@ at::Tensor images_of(const at::Tensor& like, int64_t count, at::IntArrayRef size
   std::vector<int64_t> shape{count, like.size(1)};
   shape.insert(shape.end(), size.begin(), size.end());
   return at::empty(shape, like.options().memory_format(like.suggest_memory_format()));
-}
-
-// Of floats to a narrower dtype: rounded, and for integers brought into their range.
-at::Tensor narrowed(const at::Tensor& images, at::ScalarType type) {
-  return type == at::kByte ? images.nan_to_num(0).round_().clamp_(0, 255).to(type) : images.to(type);
 }
 
 // Its values cannot be known earlier than this.
@@ -62,6 +58,10 @@ at::Tensor adjoint(const at::Tensor& grad, const Map& map, int64_t images, at::I
   if (grad_input.numel() == 0 || grad.numel() == 0) return grad_input.zero_();
   map.is_plain() ? affine_adjoint(grad, map, grad_input) : warp_adjoint(grad, map, grad_input);
   return grad_input;
+}
+
+std::tuple<at::Tensor, at::Tensor> backward(const at::Tensor& grad, const at::Tensor& input, const Map& map) {
+  return {adjoint(grad, map, input.size(0), input.sizes().slice(2)), moments(grad, input, map)};
 }
 
 }  // namespace

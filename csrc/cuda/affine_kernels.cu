@@ -7,17 +7,16 @@
 
 #include "cuda/half_conversions.h"
 #include "kernels.h"
+#include "launch.h"
 
 namespace stn::cuda {
 namespace {
 
-// A block's threads, as kRows warps. Those of sample and moments work on a tile of kTileWidth x kRows output
+// A block's threads: those of sample and moments work on a tile of kTileWidth x kRows output
 // pixels, a warp on each row; those of adjoint on kColumns x kAdjointRows input pixels.
 // Their second launch bound, of blocks that fit a multiprocessor together, is the highest without spills.
-constexpr int kColumns = 32, kRows = 8, kThreads = kColumns * kRows;
 constexpr int kTileWidth = kWalk, kAdjointRows = 16;
-constexpr int kAdjointChannels = 4;      // whose sums a thread holds at a time
-constexpr int64_t kBlocksWanted = 2048;  // enough to fill any GPU; more only where the work gives them
+constexpr int kAdjointChannels = 4;  // whose sums a thread holds at a time
 
 // Half types are read and written as they are, and computed with in float.
 template <class S>
@@ -49,8 +48,6 @@ __device__ void store(float x, BFloat16* to) {
   const uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;  // to the nearest, ties to even
   to->bits = static_cast<uint16_t>(x == x ? rounded : 0x7fff);
 }
-
-__host__ __device__ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // How a launch's blocks divide images into tiles, and their channels into groups; and how many of a warp's
 // lanes share a pixel, each with channels of its own: neighbouring lanes then read neighbouring memory in any
@@ -257,7 +254,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(S) < 8 ? 4 : 2) sample(Proble
   walks.go_to(at);
   const int i = at.row + static_cast<int>(threadIdx.y);
   if (i >= p.frame.out_height) return;
-  const S* image = p.input.data + at.n * p.input.batch + at.channel * p.input.channel;
+  const S* image = p.input.data + p.image_of(at.n) * p.input.batch + at.channel * p.input.channel;
   S* output = p.output.data + at.n * p.output.batch + at.channel * p.output.channel + i * p.output.row;
   const int64_t image_step = at.channel_step * p.input.channel,
                 output_step = at.channel_step * p.output.channel;
@@ -292,7 +289,7 @@ template <Padding padding, class S, class T>
 __device__ void row_moments(const Problem<S>& p, const Place& at, const TileWalks<T>& walks,
                             double* moments) {
   const int i = at.row + static_cast<int>(threadIdx.y);
-  const S* image = p.input.data + at.n * p.input.batch + at.channel * p.input.channel;
+  const S* image = p.input.data + p.image_of(at.n) * p.input.batch + at.channel * p.input.channel;
   const S* grad = p.grad.data + at.n * p.grad.batch + at.channel * p.grad.channel + i * p.grad.row;
   const int64_t image_step = at.channel_step * p.input.channel, grad_step = at.channel_step * p.grad.channel;
   T sums[4] = {};  // of gx, gx * number, gy, gy * number
@@ -753,18 +750,6 @@ __global__ void __launch_bounds__(kThreads, sizeof(S) < 8 && padding != Padding:
 }
 
 // ---- launches ---------------------------------------------------------------------------------------------
-
-template <class... Parameters, class... Arguments>
-cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks, cudaStream_t stream,
-                   const Arguments&... arguments) {
-  constexpr int64_t most = 0x7fffffff;
-  if (blocks > most) return cudaErrorInvalidConfiguration;
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(blocks));
-  config.blockDim = dim3(kColumns, kRows);
-  config.stream = stream;
-  return cudaLaunchKernelEx(&config, kernel, arguments...);
-}
 
 // f(padding as a type)
 template <class F>

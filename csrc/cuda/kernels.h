@@ -1,4 +1,5 @@
-// The launches, for images stored in S: Half, BFloat16, float or double. Sources that include this see
+// The launches: of affine maps' kernels for images stored in S, Half, BFloat16, float or double, and of the
+// general kernels for images of T, float or double. Sources that include this see
 // CUDA's headers alone, or PyTorch's; never need both.
 #pragma once
 
@@ -7,6 +8,7 @@
 #include <cstdint>
 
 #include "problem.h"
+#include "warp.h"
 
 namespace stn::cuda {
 
@@ -38,5 +40,23 @@ cudaError_t launch_adjoint(const Problem<S>& p, cudaStream_t stream);
 // Moments and adjoint in two launches, with the same bits.
 template <class S>
 cudaError_t launch_backward(const Problem<S>& p, double* partial, void* grad_theta, cudaStream_t stream);
+
+// ---- the general kernels (warp.h) ----
+
+// One launch.
+template <class T>
+cudaError_t launch_warp_sample(const Warp<T>& w, cudaStream_t stream);
+
+// As moment_blocks.
+template <class T>
+int64_t warp_moment_blocks(const Warp<T>& w);
+
+// Two launches. partial: room for maps x warp_moment_blocks x streams x basis values. gradients: of theta.
+template <class T>
+cudaError_t launch_warp_moments(const Warp<T>& w, double* partial, double* gradients, cudaStream_t stream);
+
+// Two launches. boxes: room for one of each map's bundles.
+template <class T>
+cudaError_t launch_warp_adjoint(const Warp<T>& w, WarpBox* boxes, cudaStream_t stream);
 
 }  // namespace stn::cuda

@@ -1,0 +1,118 @@
+// The operators on CUDA: which kernels they are for, and dtypes that the kernels do not have.
+#include "operators.h"
+
+#include <ATen/cuda/EmptyTensor.h>
+#include <ATen/ops/_assert_async.h>
+#include <ATen/ops/zeros.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <torch/library.h>
+
+#include "backend.h"
+#include "tensors.h"
+
+namespace stn::cuda {
+
+at::Tensor empty(at::IntArrayRef shape, const at::TensorOptions& options) {
+  return at::detail::empty_cuda(shape, options);
+}
+
+namespace {
+
+using c10::cuda::CUDAGuard;
+
+// The kernels count pixels along an axis, and channels, in 32 bits, a tile beyond the last one included.
+void check_lengths(const Map& map, const at::Tensor& images, at::IntArrayRef other_size) {
+  constexpr int64_t longest = int64_t{1} << 30;
+  for (const at::IntArrayRef size : {images.sizes().slice(1), other_size}) {
+    for (const int64_t length : size) {
+      TORCH_CHECK_VALUE(length <= longest, map.name,
+                        ": expected at most 2^30 channels and pixels along an axis on CUDA, but got ",
+                        images.sizes(), " and ", other_size);
+    }
+  }
+}
+
+// The kernels' own dtypes; for half types those of affine maps alone.
+bool is_native(const at::Tensor& images, bool plain) {
+  const at::ScalarType type = images.scalar_type();
+  return type == at::kFloat || type == at::kDouble || (plain && type != at::kByte);
+}
+
+at::Tensor images_of(const at::Tensor& like, int64_t count, at::IntArrayRef size) {
+  std::vector<int64_t> shape{count, like.size(1)};
+  shape.insert(shape.end(), size.begin(), size.end());
+  return empty(shape, like.options().memory_format(like.suggest_memory_format()));
+}
+
+// An index that reads no memory but the images'. What it holds is known on the device alone: an image that
+// does not exist ends the device's work there, as in PyTorch's own indexing.
+Map indexed(const Map& map, int64_t images) {
+  if (!map.index || map.count() == 0) return map;
+  Map safe = map;
+  safe.index = map.index->clamp(0, std::max<int64_t>(images - 1, 0));
+  at::_assert_async(safe.index->eq(*map.index).all(),
+                    std::string(map.name) + ": index of an image beyond the input's batch");
+  return safe;
+}
+
+// Whether map n reads image n.
+bool one_to_one(const Map& map, int64_t images) { return !map.index && map.count() == images; }
+
+at::Tensor sample(const at::Tensor& input, const Map& asked, at::IntArrayRef size) {
+  const CUDAGuard guard(input.device());
+  check_lengths(asked, input, size);
+  const bool plain = asked.is_plain();
+  if (!is_native(input, plain)) {
+    return narrowed(sample(input.to(at::kFloat), asked, size), input.scalar_type());
+  }
+  const Map map = indexed(asked, input.size(0));
+  const at::Tensor output = images_of(input, map.count(), size);
+  if (output.numel() == 0) return output;
+  plain ? affine_sample(input, map, output) : warp_sample(input, map, output);
+  return output;
+}
+
+at::Tensor moments(const at::Tensor& grad, const at::Tensor& input, const Map& asked) {
+  const CUDAGuard guard(input.device());
+  check_lengths(asked, input, grad.sizes().slice(2));
+  const bool plain = asked.is_plain();
+  if (grad.numel() == 0 || asked.nearest) return at::zeros(asked.theta.sizes(), asked.theta.options());
+  if (!is_native(input, plain)) return moments(grad.to(at::kFloat), input.to(at::kFloat), asked);
+  const Map map = indexed(asked, input.size(0));
+  const at::Tensor grad_theta = plain ? affine_moments(grad, input, map) : warp_moments(grad, input, map);
+  return grad_theta.to(map.theta.scalar_type());
+}
+
+at::Tensor adjoint(const at::Tensor& grad, const Map& asked, int64_t images, at::IntArrayRef size) {
+  const CUDAGuard guard(grad.device());
+  check_lengths(asked, grad, size);
+  // Maps that share an image are the general kernels' work.
+  const bool plain = asked.is_plain() && one_to_one(asked, images);
+  if (!is_native(grad, plain)) {
+    return narrowed(adjoint(grad.to(at::kFloat), asked, images, size), grad.scalar_type());
+  }
+  const Map map = indexed(asked, images);
+  const at::Tensor grad_input = images_of(grad, images, size);
+  if (grad_input.numel() == 0) return grad_input;
+  if (grad.numel() == 0) return grad_input.zero_();
+  plain ? affine_adjoint(grad, map, grad_input) : warp_adjoint(grad, map, grad_input);
+  return grad_input;
+}
+
+std::tuple<at::Tensor, at::Tensor> backward(const at::Tensor& grad, const at::Tensor& input, const Map& map) {
+  const at::IntArrayRef size = input.sizes().slice(2);
+  if (!map.is_plain() || !one_to_one(map, input.size(0)) || grad.numel() == 0) {
+    return {adjoint(grad, map, input.size(0), size), moments(grad, input, map)};
+  }
+  const CUDAGuard guard(input.device());
+  check_lengths(map, input, grad.sizes().slice(2));
+  const at::Tensor grad_input = images_of(grad, input.size(0), size);
+  const at::Tensor grad_theta = affine_backward(grad, input, map, grad_input);
+  return {grad_input, grad_theta.to(map.theta.scalar_type())};
+}
+
+}  // namespace
+
+STN_REGISTER_OPERATORS(CUDA, stn::cuda)
+
+}  // namespace stn::cuda
