@@ -101,6 +101,16 @@ V __shfl_down_sync(unsigned, V value, unsigned delta) {
   return cuda_on_host::shuffle(value, cuda_on_host::self.number % cuda_on_host::kWarp + delta);
 }
 
+inline unsigned __ballot_sync(unsigned, bool chosen) {
+  unsigned mask = 0;
+  for (unsigned lane = 0; lane < cuda_on_host::kWarp; ++lane) {
+    mask |= static_cast<unsigned>(cuda_on_host::shuffle(chosen, lane)) << lane;
+  }
+  return mask;
+}
+
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
+
 template <class... Parameters, class... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                Arguments&&... arguments) {
