@@ -65,6 +65,11 @@ def exact(x: Tensor, theta: Tensor, size: tuple[int, int] | None = None, **optio
     return reference.affine_sample(x.double(), theta.double(), size, **options)
 
 
+def coordinates(theta: Tensor, in_size: tuple[int, int], out_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Where each output pixel is read, in the input's pixels."""
+    return reference.coordinates(reference.affine_map, theta.double(), in_size, out_size, False)
+
+
 def check_close(result: Tensor, expected: Tensor, atol: float = TOLERANCE) -> None:
     assert result.shape == expected.shape, f"shape {tuple(result.shape)}, expected {tuple(expected.shape)}"
     difference = (result.detach().double() - expected.double()).abs().max().item()
@@ -129,7 +134,7 @@ def _(w: Warper) -> None:
 @capability("nearest pixel")
 def _(w: Warper) -> None:
     x, theta = images(1, 3, 32, 32), turns()
-    ix, iy = reference.affine_coordinates(theta.double(), (32, 32), (32, 32), align_corners=False)
+    ix, iy = coordinates(theta, (32, 32), (32, 32))
     inside = (ix.round() >= 0) & (ix.round() <= 31) & (iy.round() >= 0) & (iy.round() <= 31)
     column, row = (i.round().clamp(0, 31).long()[0] for i in (ix, iy))
     check_close(w.warp(x, theta, mode="nearest"), x[:, :, row, column] * inside)
@@ -406,7 +411,7 @@ def _(w: Warper) -> None:
     side = 50_000
     x = torch.linspace(0, 1, side).expand(1, 1, side, side)
     theta = torch.tensor([[[0.7, 0.1, 0.05], [-0.1, 0.7, 0.1]]])
-    columns, _ = reference.affine_coordinates(theta.double(), (side, side), (5, 6), align_corners=False)
+    columns, _ = coordinates(theta, (side, side), (5, 6))
     output = w.warp(x, theta, (5, 6))
     check_close(output, columns[:, None] / (side - 1), 1e-5)
 

@@ -204,7 +204,7 @@ class Batch:
         """Images, and whether all elements of the batch share them."""
         return (input, True) if dim is None else (input.movedim(dim, 0).flatten(0, 1), False)
 
-    def maps(self, images: int, shared: bool) -> tuple[Tensor | None, ...]:
+    def maps(self, images: int, shared: bool) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
         """theta, points, tangent and index of all maps, which read `images` images, or as many each."""
         index = self.index
         if index is None and (shared or images != self.count):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -178,7 +179,7 @@ def _warp(
     return _filled(name, input, arguments, fill)
 
 
-def _filled(name: str, input: Tensor, arguments: tuple, fill: float | Tensor) -> Tensor:
+def _filled(name: str, input: Tensor, arguments: tuple[Any, ...], fill: float | Tensor) -> Tensor:
     """The part of each pixel that lies outside the image, which an image of ones tells, is filled."""
     images = input if input.dtype in NATIVE else input.float()
     channels = input.shape[1]

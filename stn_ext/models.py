@@ -100,9 +100,15 @@ def create_model(
             return ImageClassifier(classifier, front)
         if widened:
             with torch.random.fork_rng(devices=[]):  # the control's own weights come after
-                options = {"transform": transform, "num_transformers": num_transformers}
                 model = create_model(
-                    net, shape, num_classes, transformer=True, warp_size=warp_size, width=width, **options
+                    net,
+                    shape,
+                    num_classes,
+                    transformer=True,
+                    transform=transform,
+                    num_transformers=num_transformers,
+                    warp_size=warp_size,
+                    width=width,
                 )
                 width = _width_for(num_parameters(model), parts, shape, num_classes)
         return ImageClassifier(parts.classifier(shape, num_classes, width or parts.width(shape)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +48,7 @@ class SpatialTransformer(nn.Module):
         padding_mode: str = "zeros",
         align_corners: bool = False,
         antialias: bool = False,
-        **options,
+        **options: Any,
     ) -> None:
         super().__init__()
         if antialias and align_corners:

@@ -65,7 +65,8 @@ Map = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 def affine_map(theta: Tensor, xt: Tensor, yt: Tensor) -> tuple[Tensor, Tensor]:
     """(x_s, y_s) = theta (x_t, y_t, 1), theta (N, 2, 3): Jaderberg et al. 2015, equation 1."""
     t = theta[:, :, :, None, None]
-    return tuple(t[:, row, 0] * xt + t[:, row, 1] * yt + t[:, row, 2] for row in range(2))
+    x, y = (t[:, row, 0] * xt + t[:, row, 1] * yt + t[:, row, 2] for row in range(2))
+    return x, y
 
 
 def projective_map(theta: Tensor, xt: Tensor, yt: Tensor) -> tuple[Tensor, Tensor]:
@@ -107,15 +108,21 @@ def _sample(
     """The input read, for each of the output's pixels, where the map says."""
     if mode != "bilinear":
         raise ValueError(f"expected mode 'bilinear', but got {mode!r}")
-    height, width = input.shape[-2:]
-    out_height, out_width = (height, width) if size is None else size
+    in_size = (input.shape[-2], input.shape[-1])
     dtype = torch.promote_types(input.dtype, theta.dtype)
-    theta = theta.to(dtype)
+    ix, iy = coordinates(mapping, theta.to(dtype), in_size, size or in_size, align_corners)
+    return bilinear(input.to(dtype), ix, iy, padding_mode, align_corners).to(input.dtype)
+
+
+def coordinates(
+    mapping: Map, theta: Tensor, in_size: tuple[int, int], out_size: tuple[int, int], align_corners: bool
+) -> tuple[Tensor, Tensor]:
+    """Where the map reads, in pixels of the input: ix and iy, each (N, H_out, W_out)."""
+    (height, width), (out_height, out_width) = in_size, out_size
     xt = _normalised(out_width, align_corners, theta)[None, :]
     yt = _normalised(out_height, align_corners, theta)[:, None]
     xs, ys = mapping(theta, xt, yt)
-    ix, iy = _to_pixels(xs, width, align_corners), _to_pixels(ys, height, align_corners)
-    return bilinear(input.to(dtype), ix, iy, padding_mode, align_corners).to(input.dtype)
+    return _to_pixels(xs, width, align_corners), _to_pixels(ys, height, align_corners)
 
 
 def bilinear(input: Tensor, ix: Tensor, iy: Tensor, padding_mode: str, align_corners: bool) -> Tensor:

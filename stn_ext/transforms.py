@@ -6,8 +6,9 @@ so on an image that is not square an angle is one of the normalised square, not 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -97,6 +98,9 @@ class ThinPlateSpline(Transform):
         grid: (rows, columns) of control points, K in all, at least 2 x 2; the paper's are 4 x 4.
     """
 
+    points: Tensor
+    solution: Tensor
+
     def __init__(self, grid: tuple[int, int] = (4, 4)) -> None:
         if min(grid) < 2:
             raise ValueError(f"ThinPlateSpline: expected a grid of at least 2 x 2 points, but got {grid}")
@@ -114,7 +118,9 @@ class ThinPlateSpline(Transform):
         places = parameters.reshape(len(parameters), -1, 2)
         return places.transpose(1, 2) @ self.solution.to(parameters.dtype).T
 
-    def sample_at_points(self, input: Tensor, theta: Tensor, size=None, **options) -> Tensor:
+    def sample_at_points(
+        self, input: Tensor, theta: Tensor, size: Sequence[int] | None = None, **options: Any
+    ) -> Tensor:
         return functional.thin_plate_spline_sample(input, theta, self.points, size, **options)
 
 
@@ -147,7 +153,7 @@ TRANSFORMS: dict[str, Callable[..., Transform]] = {
 }
 
 
-def create(name: str, **options) -> Transform:
+def create(name: str, **options: Any) -> Transform:
     """A new transform by name.
 
     Raises:

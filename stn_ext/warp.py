@@ -120,7 +120,7 @@ def _fill(
         )
     fill = fill.to(src)
     if fill.dim() <= 3 and fill.shape[-2:].numel() == 1 and not fill.requires_grad:
-        return affine_sample(src, theta, size, mode=mode, fill=fill.expand(channels, 1, 1).flatten())  # type: ignore[call-arg]
+        return affine_sample(src, theta, size, mode=mode, fill=fill.expand(channels, 1, 1).flatten())
     if not src.is_floating_point():
         raise TypeError(f"warp_affine: expected one fill_value a channel for images of {src.dtype}")
     covered = affine_sample(src.new_ones(1).expand(src.shape[0], 1, *src.shape[2:]), theta, size, mode=mode)

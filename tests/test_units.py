@@ -20,7 +20,7 @@ def pixel_coordinates(matrix, out_size):
 def test_pixels_are_read_where_the_matrix_says(in_size, out_size, align_corners):
     matrix = torch.tensor([[[0.83, -0.21, 2.3], [0.31, 1.17, -1.9]]], dtype=torch.float64)
     theta = pixels_to_normalised(matrix, in_size, out_size, align_corners=align_corners)
-    ix, iy = reference.affine_coordinates(theta, in_size, out_size, align_corners=align_corners)
+    ix, iy = reference.coordinates(reference.affine_map, theta, in_size, out_size, align_corners)
     expected = pixel_coordinates(matrix, out_size)
     torch.testing.assert_close(torch.stack((ix, iy), 1), expected, rtol=0, atol=1e-12)
 

@@ -156,7 +156,8 @@ def cut(images: Tensor, size: int, draw: Draw) -> Tensor:
 
 def paste(canvas: Tensor, images: Tensor, rows: Tensor, columns: Tensor) -> None:
     """Puts each image onto its canvas; of two values that which is farther from the background stays."""
-    where = window(*images.shape[:2], rows, columns, images.shape[2:])
+    count, channels, height, width = images.shape
+    where = window(count, channels, rows, columns, (height, width))
     there = canvas[where]
     canvas[where] = torch.where(images.abs() > there.abs(), images, there)
 

@@ -6,6 +6,7 @@ from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -60,7 +61,8 @@ class Run:
 
     def __init__(self, args: Namespace, about: About, num_images: int, process: Process) -> None:
         self.args, self.about, self.process = args, about, process
-        self.epoch, self.history = 0, []
+        self.epoch = 0
+        self.history: list[dict[str, Any]] = []
         torch.manual_seed(args.seed)
         model = build(vars(args), about)
         self.model = model.to(memory_format=torch.channels_last).to(process.device)
@@ -74,7 +76,7 @@ class Run:
     @property
     def network(self) -> ImageClassifier:
         """What is validated and tested: the averaged weights, where they are averaged."""
-        return self.averaged.module if self.averaged else self.model
+        return cast(ImageClassifier, self.averaged.module) if self.averaged else self.model
 
     def state(self) -> dict:
         """A checkpoint's content. Every process must call this, at the end of an epoch."""
@@ -157,7 +159,7 @@ def rebuild(state: dict) -> ImageClassifier:
     if decay:
         averaged = average(model, decay)
         load_weights(averaged, state["averaged"])
-        model = averaged.module
+        model = cast(ImageClassifier, averaged.module)
     else:
         load_weights(model, state["model"])
     return model.to(memory_format=torch.channels_last)
