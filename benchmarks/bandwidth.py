@@ -36,13 +36,12 @@ def moved_bytes(problem: Problem) -> int:
 
 def operators(problem: Problem) -> dict[str, Callable[[], object]]:
     """Each reads or writes both of the images that moved_bytes counts; so does the copy, of one size here."""
-    ops, options = torch.ops.stn_ext, ("bilinear", "zeros", False)
-    none = None, None, None  # points, tangent and index
-    input, theta, grad, in_size = problem.input, problem.theta, problem.grad, problem.input.shape[2:]
+    ops, maps, options = torch.ops.stn_ext, (problem.theta, None, None, None), ("bilinear", "zeros", False)
+    input, grad = problem.input, problem.grad
     return {
-        "forward": lambda: ops.sample(input, theta, *none, problem.size, *options),
-        "moments": lambda: ops.moments(grad, input, theta, *none, *options),
-        "adjoint": lambda: ops.adjoint(grad, theta, *none, len(input), in_size, *options),
+        "forward": lambda: ops.sample(input, *maps, problem.size, *options),
+        "moments": lambda: ops.moments(grad, input, *maps, *options),
+        "adjoint": lambda: ops.adjoint(grad, *maps, len(input), input.shape[2:], *options),
         FLOOR: partial(torch.empty_like(input).copy_, input),
     }
 

@@ -1,4 +1,4 @@
-"""Export to ONNX: affine_sample becomes the standard operators AffineGrid and GridSample.
+"""Export to ONNX: the operators become the standard AffineGrid and GridSample, or compositions of them.
 
 Needs onnx and onnxscript; ``import stn_ext`` does not load this module.
 
@@ -34,7 +34,11 @@ def export(
     opset_version: int = OLDEST_OPSET,
     **options: Any,
 ) -> torch.onnx.ONNXProgram:
-    """``torch.onnx.export(..., dynamo=True)`` of a network that calls affine_sample.
+    """``torch.onnx.export(..., dynamo=True)`` of a network that calls this package's operators.
+
+    Affine maps, of images and of volumes, become AffineGrid and GridSample; projective maps and splines, whose
+    grid ONNX has no operator for, are composed of its arithmetic. Coordinates are float32, or float64 for
+    float64 images; half images and uint8 are computed with in float32.
 
     The same can be had of ``torch.onnx.export`` itself by ``custom_translation_table=TRANSLATIONS``, at
     opset 20 or newer and under ``torch.no_grad()``: its passes run the operators, which have no derivatives
@@ -74,18 +78,112 @@ def export(
     return program
 
 
-def _affine_sample(
-    input: Any, theta: Any, size: Sequence[Any], padding_mode: str, align_corners: bool
+# What follows is traced: each call of an operator adds a node to the graph.
+
+FLOAT = 1  # onnx.TensorProto.FLOAT
+
+
+def _sample(
+    input: Any,
+    theta: Any,
+    points: Any,
+    tangent: Any,
+    index: Any,
+    size: Sequence[Any],
+    mode: str,
+    padding_mode: str,
+    align_corners: bool,
 ) -> Any:
-    """GridSample of AffineGrid; the two have one precision, the images'."""
-    if theta.dtype != input.dtype:
-        theta = op.CastLike(theta, input)
-    lengths = [_vector(length) for length in size]
-    shape = op.Concat(op.Shape(input, start=0, end=2), *lengths, axis=0)
-    grid = op.AffineGrid(theta, shape, align_corners=int(align_corners))
-    return op.GridSample(
-        input, grid, mode="linear", padding_mode=padding_mode, align_corners=int(align_corners)
+    if tangent is not None:
+        raise NotImplementedError("stn_ext.onnx: derivatives along a tangent are not exported")
+    dtype = input.dtype
+    native = dtype.name in ("FLOAT", "DOUBLE")
+    images = _shared(input, theta, index)
+    if not native:
+        images = op.Cast(images, to=FLOAT)
+    maps = op.CastLike(theta, images)
+    corners = int(align_corners)
+    if points is not None:
+        grid = _spline_grid(maps, op.CastLike(points, images), size, corners)
+    elif theta.shape[1] == theta.shape[2]:
+        grid = _projective_grid(maps, size, padding_mode, corners)
+    else:
+        grid = _affine_grid(maps, size, corners)
+    output = op.GridSample(
+        images,
+        grid,
+        mode={"bilinear": "linear", "nearest": "nearest"}[mode],
+        padding_mode=padding_mode,
+        align_corners=corners,
     )
+    return output if native else _narrowed(output, dtype)
+
+
+def _shared(input: Any, theta: Any, index: Any) -> Any:
+    """An image for each map."""
+    if index is not None:
+        return op.Gather(input, index, axis=0)
+    if input.shape[0] == 1 and theta.shape[0] != 1:
+        rest = op.Constant(value_ints=[1] * (len(input.shape) - 1))
+        return op.Expand(input, op.Concat(_count(theta), rest, axis=0))
+    return input
+
+
+def _affine_grid(theta: Any, size: Sequence[Any], corners: int) -> Any:
+    """(N, *size, dimensions)"""
+    lengths = [_vector(length) for length in size]
+    one = op.Constant(value_ints=[1])  # the channels, of which the grid knows nothing
+    return op.AffineGrid(theta, op.Concat(_count(theta), one, *lengths, axis=0), align_corners=corners)
+
+
+def _projective_grid(theta: Any, size: Sequence[Any], padding_mode: str, corners: int) -> Any:
+    places = _affine_grid(_part(theta, 0, 2), size, corners)
+    third = _part(theta, 2, 3)
+    depths = _affine_grid(op.Concat(third, third, axis=1), size, corners)  # of x and of y: the same
+    # Infinity has no place in a grid. Far outside means zeros; and the coordinate 1 is the last pixel, where
+    # the other paddings take infinity to.
+    infinity = 1e6 if padding_mode == "zeros" else 1.0
+    in_front = op.Greater(depths, _like(depths, 0.0))
+    return op.Where(in_front, op.Div(places, depths), _like(depths, infinity))
+
+
+def _spline_grid(theta: Any, points: Any, size: Sequence[Any], corners: int) -> Any:
+    identity = op.CastLike(op.Constant(value_floats=[1.0, 0.0, 0.0, 0.0, 1.0, 0.0]), theta)
+    grid = _affine_grid(op.Reshape(identity, op.Constant(value_ints=[1, 2, 3])), size, corners)
+    at = op.Reshape(grid, op.Constant(value_ints=[-1, 1, 2]))  # (P, 1, 2), of P pixels
+    apart = op.Sub(at, points)
+    squares = op.ReduceSum(op.Mul(apart, apart), op.Constant(value_ints=[2]), keepdims=0)  # (P, K)
+    zero, one = _like(squares, 0.0), _like(squares, 1.0)
+    radial = op.Mul(squares, op.Log(op.Where(op.Greater(squares, zero), squares, one)))
+    at = op.Reshape(grid, op.Constant(value_ints=[-1, 2]))
+    ones = op.Add(op.Mul(_part(at, 0, 1), zero), one)
+    basis = op.Concat(radial, at, ones, axis=1)  # (P, K + 3)
+    places = op.MatMul(basis, op.Transpose(theta, perm=[0, 2, 1]))  # (N, P, 2)
+    lengths = [_vector(length) for length in size]
+    return op.Reshape(places, op.Concat(_count(theta), *lengths, op.Constant(value_ints=[2]), axis=0))
+
+
+def _narrowed(output: Any, dtype: Any) -> Any:
+    """Of float32 to a narrower dtype: rounded, and for integers brought into their range."""
+    if dtype.name == "UINT8":
+        number = op.Where(op.IsNaN(output), _like(output, 0.0), output)
+        output = op.Clip(op.Round(number), _like(output, 0.0), _like(output, 255.0))
+    return op.Cast(output, to=int(dtype))
+
+
+def _count(theta: Any) -> Any:
+    """The number of maps, as a vector of one."""
+    return op.Shape(theta, start=0, end=1)
+
+
+def _part(tensor: Any, first: int, end: int) -> Any:
+    """Of the second axis."""
+    axis = 1
+    return op.Slice(tensor, *(op.Constant(value_ints=[n]) for n in (first, end, axis)))
+
+
+def _like(other: Any, value: float) -> Any:
+    return op.CastLike(op.Constant(value_float=value), other)
 
 
 def _vector(length: Any) -> Any:
@@ -96,7 +194,5 @@ def _vector(length: Any) -> Any:
     return op.Unsqueeze(length, first)
 
 
-TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
-    torch.ops.stn_ext.affine_sample.default: _affine_sample
-}
+TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {torch.ops.stn_ext.sample.default: _sample}
 """What ``torch.onnx.export`` takes as ``custom_translation_table``."""

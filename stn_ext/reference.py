@@ -85,8 +85,8 @@ def projective_map(theta: Tensor, xt: Tensor, yt: Tensor) -> tuple[Tensor, Tenso
 def thin_plate_spline_map(theta: Tensor, points: Tensor, xt: Tensor, yt: Tensor) -> tuple[Tensor, Tensor]:
     """A weighted sum of the radial basis about the points (K, 2), and an affine map; theta (N, 2, K + 3).
 
-    x_s = sum_k theta_k U(|p - points_k|^2) + theta_K x_t + theta_(K+1) y_t + theta_(K+2), with
-    U(r^2) = r^2 log r^2, and y_s likewise: Bookstein 1989.
+    ``x_s = sum_k theta_k U(|p - points_k|^2) + theta_K x_t + theta_(K+1) y_t + theta_(K+2)``, with
+    ``U(r^2) = r^2 log r^2``, and y_s likewise: Bookstein 1989.
     """
     count = len(points)
     squared = (xt[..., None] - points[:, 0]) ** 2 + (yt[..., None] - points[:, 1]) ** 2

@@ -214,15 +214,6 @@ def test_raw_operators_refuse_tensors_that_need_gradients(device):
             ops.sample(dual, theta, None, None, None, (5, 5), "bilinear", "zeros", False)
 
 
-def test_compile_takes_it_whole(device):
-    f = torch.compile(affine_sample, fullgraph=True, backend="aot_eager")
-    x = torch.randn(2, 3, 7, 8, device=device)
-    theta = torch.cat([MAPS["small turn"], MAPS["shear"]]).float().to(device)
-    grad = torch.randn_like(x)
-    ours, expected = gradients(f, x, theta, grad), gradients(affine_sample, x, theta, grad)
-    assert all(torch.equal(a, b) for a, b in zip(ours, expected, strict=True))
-
-
 def test_functional_gradient(device):
     x = torch.randn(2, 3, 7, 8, device=device)
     theta = torch.cat([MAPS["small turn"], MAPS["shear"]]).float().to(device)

@@ -6,7 +6,10 @@ from torch import nn
 
 from stn_ext import affine_sample, warp_affine
 from stn_ext.models import create_model
-from tests.maps import MAPS, rotation
+from tests.maps import rotation
+from tests.warps import WARPS, Affine, ThinPlateSpline
+
+kinds = pytest.mark.parametrize("kind", WARPS.values(), ids=WARPS.keys())
 
 # All but the sampler, which stays the operator it is, may be fused and reordered: a few roundings.
 TOLERANCE = 1e-5
@@ -121,62 +124,112 @@ def test_channels_last_is_known_to_the_compiler(device):
 
 
 class Warp(nn.Module):
+    """A kind of warp, to the input's size."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+
     def forward(self, x, theta):
-        return affine_sample(x, theta, padding_mode="reflection")
+        return self.kind.warp(x, theta, None, padding_mode="reflection")
 
 
-DYNAMIC = ({0: torch.export.Dim("batch"), 2: torch.export.Dim("height")}, {0: torch.export.Dim("batch")})
+def problem(kind, count, height, device):
+    shape = count, *kind.shape[1:-2], height, kind.shape[-1]
+    scale = 1 - 0.02 * torch.arange(count, device=device)[:, None, None]
+    theta = kind.theta[:1].float().to(device) * scale
+    return torch.rand(shape, device=device), theta
 
 
-def exported(device):
-    return torch.export.export(
-        Warp(), (torch.rand(2, 3, 9, 8, device=device), maps(2, device)), dynamic_shapes=DYNAMIC
-    )
+def exported(kind, device):
+    batch, height = torch.export.Dim("batch"), torch.export.Dim("height")
+    dynamic = {0: batch, len(kind.shape) - 2: height}, {0: batch}
+    return torch.export.export(Warp(kind), problem(kind, 2, 9, device), dynamic_shapes=dynamic)
 
 
-def test_export_keeps_one_operator_and_varying_sizes(device):
-    program = exported(device)
+@kinds
+def test_gradients_of_every_kind_in_one_graph(kind, device):
+    """Batch and height vary; both gradients are those without a compiler."""
+    warp, counter = Warp(kind), Counter()
+    compiled = torch.compile(warp, fullgraph=True, dynamic=True, backend=counter)
+    for count, height in ((2, 9), (3, 9), (5, 14)):
+        x, theta = problem(kind, count, height, device)
+        results = []
+        for f in (compiled, warp):
+            leaves = x.clone().requires_grad_(), theta.clone().requires_grad_()
+            output = f(*leaves)
+            results.append((output.detach(), *torch.autograd.grad(output.square().mean(), leaves)))
+        for ours, expected in zip(*results, strict=True):
+            torch.testing.assert_close(ours, expected, rtol=TOLERANCE, atol=TOLERANCE)
+    assert counter.graphs == 1
+
+
+@kinds
+def test_export_keeps_one_operator_and_varying_sizes(kind, device):
+    program = exported(kind, device)
     calls = [node.target for node in program.graph.nodes if node.op == "call_function"]
-    assert torch.ops.stn_ext.affine_sample.default in calls
-    for shape in ((1, 3, 9, 8), (5, 3, 21, 8)):
-        x, theta = torch.rand(shape, device=device), maps(shape[0], device)
-        assert torch.equal(program.module()(x, theta), Warp()(x, theta))
+    assert calls.count(torch.ops.stn_ext.sample.default) == 1
+    for count, height in ((1, 9), (5, 21)):
+        inputs = problem(kind, count, height, device)
+        assert torch.equal(program.module()(*inputs), Warp(kind)(*inputs))
 
 
 def test_exported_programs_are_saved_and_loaded(device, tmp_path):
-    torch.export.save(exported(device), tmp_path / "warp.pt2")
+    torch.export.save(exported(Affine, device), tmp_path / "warp.pt2")
     loaded = torch.export.load(tmp_path / "warp.pt2").module()
-    x, theta = torch.rand(4, 3, 10, 8, device=device), maps(4, device)
-    assert torch.equal(loaded(x, theta), Warp()(x, theta))
+    inputs = problem(Affine, 4, 10, device)
+    assert torch.equal(loaded(*inputs), Warp(Affine)(*inputs))
 
 
-def test_aot_inductor_package(device, tmp_path):
+@kinds
+def test_aot_inductor_package(kind, device, tmp_path):
     """A package of machine code, loaded without the Python of the network."""
-    path = torch._inductor.aoti_compile_and_package(exported(device), package_path=str(tmp_path / "warp.pt2"))
+    path = torch._inductor.aoti_compile_and_package(
+        exported(kind, device), package_path=str(tmp_path / "warp.pt2")
+    )
     packaged = torch._inductor.aoti_load_package(path)
-    for shape in ((3, 3, 9, 8), (5, 3, 14, 8)):
-        x, theta = torch.rand(shape, device=device), maps(shape[0], device)
-        torch.testing.assert_close(packaged(x, theta), Warp()(x, theta), rtol=0, atol=TOLERANCE)
+    for count, height in ((3, 9), (5, 14)):
+        inputs = problem(kind, count, height, device)
+        torch.testing.assert_close(packaged(*inputs), Warp(kind)(*inputs), rtol=0, atol=TOLERANCE)
 
 
-@pytest.mark.parametrize("dtype", (torch.float32, torch.float64))
-@pytest.mark.parametrize("memory_format", (torch.contiguous_format, torch.channels_last))
-def test_opcheck_covers_every_operator(device, dtype, memory_format):
-    """Schemas tell the truth about aliases, fake kernels about shapes and strides."""
-    x = torch.randn(2, 3, 7, 8, dtype=dtype, device=device).to(memory_format=memory_format)
-    grad = torch.randn(2, 3, 5, 6, dtype=dtype, device=device).to(memory_format=memory_format)
-    theta = torch.cat([MAPS["small turn"], MAPS["shear"]]).to(device)
-    arguments = {
-        "sample": (x, theta, None, None, None, (5, 6), "bilinear", "zeros", False),
-        "moments": (grad, x, theta, None, None, None, "bilinear", "border", True),
-        "adjoint": (grad, theta, None, None, None, 2, (7, 8), "bilinear", "reflection", False),
-        "backward": (grad, x, theta, None, None, "bilinear", "reflection", True),
-    }
-    registered = {
-        schema.name.removeprefix("stn_ext::")
-        for schema in torch._C._jit_get_all_schemas()
-        if schema.name.startswith("stn_ext::")
-    }
-    assert registered == arguments.keys()
-    for name, args in arguments.items():
-        torch.library.opcheck(getattr(torch.ops.stn_ext, name).default, args)
+def opcheck_cases(kind, dtype, memory_format, device, index):
+    """The arguments of each operator for a kind of warp, without a tangent and with one."""
+    dims = len(kind.size)
+    like = {"device": device, "dtype": dtype}
+
+    def images(count, size):
+        noise = torch.randn(count, kind.shape[1], *size, **like)
+        last = torch.channels_last if dims == 2 else torch.channels_last_3d
+        return noise.to(memory_format=last) if memory_format == "channels last" else noise
+
+    theta = kind.theta.to(device)
+    points = kind.points.to(device) if kind is ThinPlateSpline else None
+    numbers = torch.tensor([2, 0], device=device) if index else None
+    x, grad = images(3 if index else 2, kind.shape[2:]), images(2, kind.size)
+    for tangent in (None, torch.randn_like(theta)):
+        maps = theta, points, tangent, numbers
+        yield "sample", (x, *maps, kind.size, "bilinear", "zeros", False)
+        yield "adjoint", (grad, *maps, len(x), kind.shape[2:], "nearest", "reflection", False)
+        yield "moments", (grad, x, *maps, "bilinear", "border", True)
+    yield "backward", (grad, x, theta, points, numbers, "bilinear", "reflection", True)
+
+
+@kinds
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64, torch.bfloat16))
+@pytest.mark.parametrize("memory_format", ("contiguous", "channels last"))
+@pytest.mark.parametrize("index", (False, True))
+def test_opcheck(kind, dtype, memory_format, index, device):
+    """Schemas tell the truth about aliases, fake kernels about shapes, dtypes and strides."""
+    checked = set()
+    for name, arguments in opcheck_cases(kind, dtype, memory_format, device, index):
+        torch.library.opcheck(getattr(torch.ops.stn_ext, name).default, arguments)
+        checked.add(name)
+    schemas = (schema.name for schema in torch._C._jit_get_all_schemas())
+    assert checked == {name.removeprefix("stn_ext::") for name in schemas if name.startswith("stn_ext::")}
+
+
+def test_opcheck_of_uint8(device):
+    x = torch.randint(0, 256, Affine.shape, dtype=torch.uint8, device=device)
+    rest = None, None, None, Affine.size, "bilinear", "zeros", False
+    torch.library.opcheck(torch.ops.stn_ext.sample.default, (x, Affine.theta.to(device), *rest))
