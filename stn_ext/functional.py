@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from . import autograd
+from .units import to_normalised as units_to_normalised
 
 __all__ = ["affine_sample", "projective_sample", "thin_plate_spline_sample"]
 
@@ -25,6 +26,7 @@ def affine_sample(
     align_corners: bool = False,
     fill: float | Tensor | None = None,
     index: Tensor | None = None,
+    theta_units: str = "normalised",
 ) -> Tensor:
     """Warps images by affine maps: affine_grid and grid_sample in one step that writes no grid.
 
@@ -48,10 +50,13 @@ def affine_sample(
             image mirrored at its edges).
         align_corners: whether -1 and 1 are the centres of the outer pixels (True) or their outer edges
             (False).
-        fill: with padding_mode "zeros", what lies outside instead of 0: a number, or a tensor of one for all
-            or one for each channel, (C,).
+        fill: with padding_mode "zeros", what lies outside instead of 0: a number, or a tensor of one for all,
+            of one for each channel, (C,), or of as many axes as the output, which it broadcasts to.
         index: (N,), int64: the number of the image that each map of theta reads, of a batch of any size.
             Default: each its own.
+        theta_units: "normalised", or "pixel": theta takes the output's pixels to the input's, counted from
+            the centre of the first, as OpenCV's matrices with WARP_INVERSE_MAP (see :mod:`stn_ext.units`).
+            align_corners then only says where "reflection" mirrors.
 
     Returns:
         (N, C, H_out, W_out), or (N, C, D_out, H_out, W_out), of the input's dtype, device and memory format.
@@ -68,6 +73,9 @@ def affine_sample(
             "affine_sample: expected theta of shape (N, 2, 3), but got "
             f"{tuple(theta.shape)}: projective_sample takes (N, 3, 3)"
         )
+    theta, align_corners = _in_units(
+        "affine_sample", theta_units, input, theta, size, padding_mode, align_corners
+    )
     return _warp("affine_sample", input, theta, None, size, mode, padding_mode, align_corners, fill, index)
 
 
@@ -81,6 +89,7 @@ def projective_sample(
     align_corners: bool = False,
     fill: float | Tensor | None = None,
     index: Tensor | None = None,
+    theta_units: str = "normalised",
 ) -> Tensor:
     """Warps images by projective maps (homographies).
 
@@ -91,6 +100,7 @@ def projective_sample(
         input: images, (N, C, H, W).
         theta: (N, 3, 3).
         size, mode, padding_mode, align_corners, fill, index: as for :func:`affine_sample`.
+        theta_units: as for :func:`affine_sample`; "pixel" is what OpenCV's warpPerspective takes.
 
     Returns:
         (N, C, H_out, W_out), as :func:`affine_sample`.
@@ -103,6 +113,9 @@ def projective_sample(
         raise ValueError(
             f"projective_sample: expected theta of shape (N, 3, 3), but got {tuple(theta.shape)}"
         )
+    theta, align_corners = _in_units(
+        "projective_sample", theta_units, input, theta, size, padding_mode, align_corners
+    )
     return _warp(
         "projective_sample", input, theta, None, size, mode, padding_mode, align_corners, fill, index
     )
@@ -123,7 +136,7 @@ def thin_plate_spline_sample(
     """Warps images by thin plate splines (Bookstein 1989).
 
     For each output pixel p = (x_t, y_t), in normalised coordinates, the input is read at
-    theta (U(|p - points_1|^2), ..., U(|p - points_K|^2), x_t, y_t, 1), with U(s) = s log s.
+    ``theta (U(|p - points_1|^2), ..., U(|p - points_K|^2), x_t, y_t, 1)``, with ``U(s) = s log s``.
     :class:`stn_ext.transforms.ThinPlateSpline` finds the theta that takes control points to given targets.
 
     Args:
@@ -179,22 +192,61 @@ def _warp(
     return _filled(name, input, arguments, fill)
 
 
+def _in_units(
+    name: str,
+    units: str,
+    input: Tensor,
+    theta: Tensor,
+    size: Sequence[int] | None,
+    padding_mode: str,
+    align_corners: bool,
+) -> tuple[Tensor, bool]:
+    """theta in normalised units, and the align_corners that it is for."""
+    if units == "normalised":
+        return theta, align_corners
+    if units != "pixel":
+        raise ValueError(f"{name}: expected theta_units 'normalised' or 'pixel', but got {units!r}")
+    # Only where it matters: between aligned corners an axis of one pixel would lose its place.
+    align_corners = align_corners and padding_mode == "reflection"
+    in_size = input.shape[2:]
+    out_size = in_size if size is None else size
+    dims = input.ndim - 2
+    maps = ((2, 3), (3, 3)) if dims == 2 else ((3, 4),)
+    if theta.ndim != 3 or tuple(theta.shape[1:]) not in maps or not _is_size(out_size, dims):
+        return theta, align_corners  # which the operator refuses
+    # In float64, as the operator itself puts theta and the sizes together.
+    if theta.is_floating_point():
+        theta = theta.double()
+    return units_to_normalised(name, theta, in_size, out_size, align_corners), align_corners
+
+
 def _filled(name: str, input: Tensor, arguments: tuple[Any, ...], fill: float | Tensor) -> Tensor:
     """The part of each pixel that lies outside the image, which an image of ones tells, is filled."""
     images = input if input.dtype in NATIVE else input.float()
     channels = input.shape[1]
     value = torch.as_tensor(fill, dtype=images.dtype, device=images.device)
-    if value.shape not in ((), (1,), (channels,)):
-        raise ValueError(f"{name}: expected fill of one number or {channels}, but got {tuple(value.shape)}")
+    if value.ndim < 2 and value.shape in ((), (1,), (channels,)):
+        value = value.reshape(-1, *[1] * (input.ndim - 2))
+    elif not _broadcasts(value, (arguments[0].shape[0], channels, *arguments[4])):
+        raise ValueError(
+            f"{name}: expected fill of one number, of {channels}, one for each channel, or a tensor that "
+            f"broadcasts to the output, but got {tuple(value.shape)}"
+        )
     theta, points, tangent, _, *rest = arguments
     # One image that every map reads.
     ones = images.new_ones((1, 1, *images.shape[2:]))
     inside = autograd.sample(ones, theta, points, tangent, None, *rest)
     output = autograd.sample(images, *arguments)
-    output = output + (1 - inside) * value.view(-1, *[1] * (input.ndim - 2))
+    output = output + (1 - inside) * value
     if input.dtype == torch.uint8:
         output = output.nan_to_num(0).round().clamp(0, 255)
     return output.to(input.dtype)
+
+
+def _broadcasts(value: Tensor, shape: Sequence[int]) -> bool:
+    return value.ndim == len(shape) and all(
+        n == 1 or n == wanted for n, wanted in zip(value.shape, shape, strict=True)
+    )
 
 
 def _check_tensors(name: str, *tensors: object) -> None:

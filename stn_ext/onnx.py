@@ -36,9 +36,9 @@ def export(
 ) -> torch.onnx.ONNXProgram:
     """``torch.onnx.export(..., dynamo=True)`` of a network that calls this package's operators.
 
-    Affine maps, of images and of volumes, become AffineGrid and GridSample; projective maps and splines, whose
-    grid ONNX has no operator for, are composed of its arithmetic. Coordinates are float32, or float64 for
-    float64 images; half images and uint8 are computed with in float32.
+    Affine maps, of images and of volumes, become AffineGrid and GridSample; the grids of projective maps and
+    splines, which ONNX has no operator for, are composed of its arithmetic. Coordinates are float32, or
+    float64 for float64 images; half images and uint8 are computed with in float32.
 
     The same can be had of ``torch.onnx.export`` itself by ``custom_translation_table=TRANSLATIONS``, at
     opset 20 or newer and under ``torch.no_grad()``: its passes run the operators, which have no derivatives
@@ -124,7 +124,7 @@ def _shared(input: Any, theta: Any, index: Any) -> Any:
     if index is not None:
         return op.Gather(input, index, axis=0)
     if input.shape[0] == 1 and theta.shape[0] != 1:
-        rest = op.Constant(value_ints=[1] * (len(input.shape) - 1))
+        rest = _integers(*[1] * (len(input.shape) - 1))
         return op.Expand(input, op.Concat(_count(theta), rest, axis=0))
     return input
 
@@ -132,7 +132,7 @@ def _shared(input: Any, theta: Any, index: Any) -> Any:
 def _affine_grid(theta: Any, size: Sequence[Any], corners: int) -> Any:
     """(N, *size, dimensions)"""
     lengths = [_vector(length) for length in size]
-    one = op.Constant(value_ints=[1])  # the channels, of which the grid knows nothing
+    one = _integers(1)  # the channels, of which the grid knows nothing
     return op.AffineGrid(theta, op.Concat(_count(theta), one, *lengths, axis=0), align_corners=corners)
 
 
@@ -148,19 +148,20 @@ def _projective_grid(theta: Any, size: Sequence[Any], padding_mode: str, corners
 
 
 def _spline_grid(theta: Any, points: Any, size: Sequence[Any], corners: int) -> Any:
-    identity = op.CastLike(op.Constant(value_floats=[1.0, 0.0, 0.0, 0.0, 1.0, 0.0]), theta)
-    grid = _affine_grid(op.Reshape(identity, op.Constant(value_ints=[1, 2, 3])), size, corners)
-    at = op.Reshape(grid, op.Constant(value_ints=[-1, 1, 2]))  # (P, 1, 2), of P pixels
+    identity: Any = op.Constant(value_floats=[1.0, 0.0, 0.0, 0.0, 1.0, 0.0])
+    identity = op.Reshape(op.CastLike(identity, theta), _integers(1, 2, 3))
+    grid = _affine_grid(identity, size, corners)
+    at = op.Reshape(grid, _integers(-1, 1, 2))  # (P, 1, 2), of P pixels
     apart = op.Sub(at, points)
-    squares = op.ReduceSum(op.Mul(apart, apart), op.Constant(value_ints=[2]), keepdims=0)  # (P, K)
+    squares = op.ReduceSum(op.Mul(apart, apart), _integers(2), keepdims=0)  # (P, K)
     zero, one = _like(squares, 0.0), _like(squares, 1.0)
     radial = op.Mul(squares, op.Log(op.Where(op.Greater(squares, zero), squares, one)))
-    at = op.Reshape(grid, op.Constant(value_ints=[-1, 2]))
+    at = op.Reshape(grid, _integers(-1, 2))
     ones = op.Add(op.Mul(_part(at, 0, 1), zero), one)
     basis = op.Concat(radial, at, ones, axis=1)  # (P, K + 3)
     places = op.MatMul(basis, op.Transpose(theta, perm=[0, 2, 1]))  # (N, P, 2)
     lengths = [_vector(length) for length in size]
-    return op.Reshape(places, op.Concat(_count(theta), *lengths, op.Constant(value_ints=[2]), axis=0))
+    return op.Reshape(places, op.Concat(_count(theta), *lengths, _integers(2), axis=0))
 
 
 def _narrowed(output: Any, dtype: Any) -> Any:
@@ -179,19 +180,21 @@ def _count(theta: Any) -> Any:
 def _part(tensor: Any, first: int, end: int) -> Any:
     """Of the second axis."""
     axis = 1
-    return op.Slice(tensor, *(op.Constant(value_ints=[n]) for n in (first, end, axis)))
+    return op.Slice(tensor, *(_integers(n) for n in (first, end, axis)))
 
 
 def _like(other: Any, value: float) -> Any:
-    return op.CastLike(op.Constant(value_float=value), other)
+    constant: Any = op.Constant(value_float=value)
+    return op.CastLike(constant, other)
+
+
+def _integers(*numbers: int) -> Any:
+    return op.Constant(value_ints=list(numbers))
 
 
 def _vector(length: Any) -> Any:
     """A number, known or to be known when the network runs, as a vector of one."""
-    if isinstance(length, int):
-        return op.Constant(value_ints=[length])
-    first: Any = op.Constant(value_ints=[0])
-    return op.Unsqueeze(length, first)
+    return _integers(length) if isinstance(length, int) else op.Unsqueeze(length, _integers(0))
 
 
 TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {torch.ops.stn_ext.sample.default: _sample}

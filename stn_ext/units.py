@@ -1,13 +1,15 @@
 """Theta in pixels and in normalised coordinates: the same map in other units.
 
 In pixel units a map takes the output's pixel (j, i) to the place (x, y) in the input, both counted from the
-centre of the first pixel: the matrices of OpenCV's ``warpAffine`` with ``WARP_INVERSE_MAP``. In normalised
-units both images run from -1 to 1, as for ``torch.nn.functional.affine_grid``.
+centre of the first pixel: the matrices of OpenCV's ``warpAffine`` and ``warpPerspective`` with
+``WARP_INVERSE_MAP``. In normalised units both images run from -1 to 1, as for
+``torch.nn.functional.affine_grid``. The operators take either (``theta_units``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +27,8 @@ def pixels_to_normalised(
     Either ``align_corners`` describes the same pixels, if the sampler is given the same.
 
     Args:
-        theta: maps in pixel units, (N, 2, 3), or (N, 3, 4) for volumes, whose rows are x, y(, z).
+        theta: maps in pixel units, (N, 2, 3), (N, 3, 3) if projective, or (N, 3, 4) for volumes, whose rows
+            are x, y(, z).
         in_size: the input's (H, W), or (D, H, W).
         out_size: the output's (H_out, W_out), or (D_out, H_out, W_out).
         align_corners: whether -1 and 1 are the centres of the outer pixels (True) or their outer edges
@@ -47,17 +50,25 @@ def pixels_to_normalised(
         tensor([[[1.0000, 0.0000, 0.5000],
                  [0.0000, 1.0000, 0.0000]]])
     """
-    rows = _rows("pixels_to_normalised", theta, in_size, out_size)
-    outer = [_axis(length, align_corners) for length in reversed(out_size)]
-    result = []
-    for (*linear, shift), length in zip(rows, reversed(in_size), strict=True):
-        scale, centre = _axis(length, align_corners)
-        inverse = 1 / scale if scale else 0.0
-        for slope, (_, b) in zip(linear, outer, strict=True):
-            shift = shift + slope * b
-        columns = [slope * (a * inverse) for slope, (a, _) in zip(linear, outer, strict=True)]
-        result.append(torch.stack([*columns, (shift - centre) * inverse], -1))
-    return torch.stack(result, -2)
+    return to_normalised("pixels_to_normalised", theta, in_size, out_size, align_corners)
+
+
+def to_normalised(
+    op: str, theta: Tensor, in_size: Sequence[int], out_size: Sequence[int], align_corners: bool
+) -> Tensor:
+    """pixels_to_normalised, for the operator of this name."""
+    rows = _rows(op, theta, in_size, out_size)
+    axes = [_axis(length, align_corners) for length in reversed(out_size)]
+    for row in rows:  # M a_out and M b_out + t
+        row[-1] = sum((slope * b for slope, (_, b) in zip(row, axes, strict=False)), row[-1])
+        row[:-1] = [slope * a for slope, (a, _) in zip(row, axes, strict=False)]
+    depths = _depths(rows)
+    for row, length in zip(rows, reversed(in_size), strict=False):
+        a, b = _axis(length, align_corners)
+        row[:] = [
+            (entry - depth * b) * (1 / a if a else 0.0) for entry, depth in zip(row, depths, strict=True)
+        ]
+    return torch.stack([torch.stack(row, -1) for row in rows], -2)
 
 
 def normalised_to_pixels(
@@ -66,7 +77,7 @@ def normalised_to_pixels(
     """The map in pixel units whose normalised units are given: the inverse of :func:`pixels_to_normalised`.
 
     Args:
-        theta: maps in normalised units, (N, 2, 3), or (N, 3, 4) for volumes.
+        theta: maps in normalised units, (N, 2, 3), (N, 3, 3) or (N, 3, 4).
         in_size, out_size, align_corners: as for :func:`pixels_to_normalised`. Between aligned corners, an
             output axis of one pixel has the coordinate 0 alone: the map's column for it is zero.
 
@@ -84,38 +95,42 @@ def normalised_to_pixels(
                  [0., 1., 2.]]])
     """
     rows = _rows("normalised_to_pixels", theta, in_size, out_size)
-    outer = [_axis(length, align_corners) for length in reversed(out_size)]
-    result = []
-    for (*linear, shift), length in zip(rows, reversed(in_size), strict=True):
-        scale, centre = _axis(length, align_corners)
-        columns = [slope * (scale / a if a else 0.0) for slope, (a, _) in zip(linear, outer, strict=True)]
-        shift = shift * scale + centre
-        for column, (_, b) in zip(columns, outer, strict=True):
-            shift = shift - column * b
-        result.append(torch.stack([*columns, shift], -1))
-    return torch.stack(result, -2)
+    depths = _depths(rows)
+    for row, length in zip(rows, reversed(in_size), strict=False):
+        a, b = _axis(length, align_corners)
+        row[:] = [entry * a + depth * b for entry, depth in zip(row, depths, strict=True)]
+    axes = [_axis(length, align_corners) for length in reversed(out_size)]
+    for row in rows:
+        row[:-1] = [slope * (1 / a if a else 0.0) for slope, (a, _) in zip(row, axes, strict=False)]
+        row[-1] = sum((-b * slope for slope, (_, b) in zip(row, axes, strict=False)), row[-1])
+    return torch.stack([torch.stack(row, -1) for row in rows], -2)
 
 
-def _rows(
-    op: str, theta: Tensor, in_size: Sequence[int], out_size: Sequence[int]
-) -> list[tuple[Tensor, ...]]:
+def _rows(op: str, theta: Tensor, in_size: Sequence[int], out_size: Sequence[int]) -> list[list[Tensor]]:
     """Theta's entries row by row, after the checks of all arguments."""
     if not isinstance(theta, Tensor):
         raise TypeError(f"{op}: expected a tensor theta, but got {type(theta).__name__}")
-    if theta.dim() != 3 or tuple(theta.shape[1:]) not in ((2, 3), (3, 4)):
+    if theta.dim() != 3 or tuple(theta.shape[1:]) not in ((2, 3), (3, 3), (3, 4)):
         raise ValueError(
-            f"{op}: expected theta of shape (N, 2, 3) or (N, 3, 4), but got {tuple(theta.shape)}"
+            f"{op}: expected theta of shape (N, 2, 3), (N, 3, 3) or (N, 3, 4), but got {tuple(theta.shape)}"
         )
     if not theta.is_floating_point():
         raise TypeError(f"{op}: expected theta of a floating-point dtype, but got {theta.dtype}")
+    dimensions = theta.shape[2] - 1
     for name, size in (("in_size", in_size), ("out_size", out_size)):
-        if len(size) != theta.shape[1] or min(size) < 1:
+        if len(size) != dimensions or min(size) < 1:
             raise ValueError(
-                f"{op}: expected {name} of {theta.shape[1]} positive integers, but got {tuple(size)}"
+                f"{op}: expected {name} of {dimensions} positive integers, but got {tuple(size)}"
             )
     # Numbers, not tensors, scale the entries: nothing is copied to a GPU, and compilers see sizes that vary.
     theta = theta.to(torch.promote_types(theta.dtype, torch.float32))
-    return [row.unbind(-1) for row in theta.unbind(-2)]
+    return [list(row.unbind(-1)) for row in theta.unbind(-2)]
+
+
+def _depths(rows: list[list[Tensor]]) -> list[Any]:
+    """The last row of a projective map; of an affine one it is (0, ..., 0, 1) and not written."""
+    columns = len(rows[0])
+    return list(rows[-1]) if len(rows) == columns else [0.0] * (columns - 1) + [1.0]
 
 
 def _axis(length: int, align_corners: bool) -> tuple[float, float]:

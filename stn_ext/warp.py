@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from .functional import affine_sample
-from .units import pixels_to_normalised
 
 __all__ = ["warp_affine"]
 
@@ -53,23 +52,28 @@ def warp_affine(
                   [0., 3., 4.]]]])
     """
     _check(src, M, dsize)
-    batch, channels, height, width = src.shape
+    batch, channels = src.shape[:2]
     out_shape = (batch, channels, *dsize)
     size = (dsize[0], dsize[1])
     if 0 in size:
         # One pixel stands in, so that all arguments are checked and the result has its place in the graph.
-        src, size, height, width = src.sum((2, 3), keepdim=True, dtype=src.dtype), (1, 1), 1, 1
-    # Only where it matters: between aligned corners an axis of one pixel would lose its place.
-    align_corners = align_corners and padding_mode == "reflection"
-    theta = pixels_to_normalised(_inverse(M), (height, width), size, align_corners=align_corners)
+        src, size = src.sum((2, 3), keepdim=True, dtype=src.dtype), (1, 1)
+    fill = None
+    if padding_mode == "fill":
+        padding_mode, fill = "zeros", _fill(src, fill_value, out_shape)
+    theta = _inverse(M)
     if theta.shape[0] == 1:  # len() would fix the batch of an exported program
         theta = theta.expand(batch, 2, 3)
-    if padding_mode == "fill":
-        result = _fill(src, theta, size, mode, fill_value, out_shape)
-    else:
-        result = affine_sample(
-            src, theta, size, mode=mode, padding_mode=padding_mode, align_corners=align_corners
-        )
+    result = affine_sample(
+        src,
+        theta,
+        size,
+        mode=mode,
+        padding_mode=padding_mode,
+        align_corners=align_corners,
+        fill=fill,
+        theta_units="pixel",
+    )
     return result[:, :, :0].reshape(out_shape) if 0 in dsize else result
 
 
@@ -97,31 +101,16 @@ def _inverse(M: Tensor) -> Tensor:
     return (adjugate / determinant[:, None]).view(-1, 2, 3)
 
 
-def _fill(
-    src: Tensor,
-    theta: Tensor,
-    size: tuple[int, int],
-    mode: str,
-    fill_value: Tensor | None,
-    out_shape: tuple[int, ...],
-) -> Tensor:
-    """The warp with fill_value outside the image."""
-    channels = out_shape[1]
-    if fill_value is None:
-        fill_value = torch.zeros(1)
-    fill = fill_value
-    if fill.dim() == 1:
-        fill = fill[:, None, None]
+def _fill(src: Tensor, fill_value: Tensor | None, out_shape: tuple[int, ...]) -> Tensor:
+    """Of four axes, which broadcasts to the result's."""
+    given = src.new_zeros(1) if fill_value is None else fill_value
+    fill = given[:, None, None] if given.dim() == 1 else given
     pairs = zip(reversed(fill.shape), reversed(out_shape), strict=False)
     if fill.dim() > 4 or any(n not in (1, wanted) for n, wanted in pairs):
         raise ValueError(
-            f"warp_affine: expected fill_value of one value, of one for each of {channels} channels, or of a "
-            f"shape that broadcasts to the result's, {out_shape}, but got {tuple(fill_value.shape)}"
+            f"warp_affine: expected fill_value of one value, of one for each of {out_shape[1]} channels, or "
+            f"of a shape that broadcasts to the result's, {out_shape}, but got {tuple(given.shape)}"
         )
-    fill = fill.to(src)
-    if fill.dim() <= 3 and fill.shape[-2:].numel() == 1 and not fill.requires_grad:
-        return affine_sample(src, theta, size, mode=mode, fill=fill.expand(channels, 1, 1).flatten())
-    if not src.is_floating_point():
-        raise TypeError(f"warp_affine: expected one fill_value a channel for images of {src.dtype}")
-    covered = affine_sample(src.new_ones(1).expand(src.shape[0], 1, *src.shape[2:]), theta, size, mode=mode)
-    return affine_sample(src, theta, size, mode=mode) + (1 - covered) * fill
+    fill = fill[(None,) * (4 - fill.dim())]
+    # An empty result has one pixel that stands for it.
+    return fill.sum((2, 3), keepdim=True, dtype=fill.dtype) if 0 in out_shape[2:] else fill

@@ -152,7 +152,7 @@ def test_gradients_of_every_kind_in_one_graph(kind, device):
     """Batch and height vary; both gradients are those without a compiler."""
     warp, counter = Warp(kind), Counter()
     compiled = torch.compile(warp, fullgraph=True, dynamic=True, backend=counter)
-    for count, height in ((2, 9), (3, 9), (5, 14)):
+    for count, height in ((11, 9), (12, 9), (17, 14)):  # equal to no other length: PyTorch ties equals
         x, theta = problem(kind, count, height, device)
         results = []
         for f in (compiled, warp):

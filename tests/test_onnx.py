@@ -12,6 +12,7 @@ from stn_ext import affine_sample
 from stn_ext.models import create_model
 from stn_ext.training import data
 from tests.maps import MAPS, PADDINGS
+from tests.warps import WARPS, Affine, Projective
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -112,6 +113,106 @@ def test_file_is_written(digits, tmp_path):
     stn_ext.onnx.export(Sample(), inputs, path)
     session = onnxruntime.InferenceSession(path)
     assert [value.name for value in session.get_inputs()] == ["x", "theta"]
+
+
+kinds = pytest.mark.parametrize("kind", WARPS.values(), ids=WARPS.keys())
+
+
+class Warp(nn.Module):
+    """A kind of warp with options, of which tensors are the model's constants."""
+
+    def __init__(self, kind, size, **options):
+        super().__init__()
+        self.kind, self.size, self.options = kind, size, options
+        self.eval()
+
+    def forward(self, x, theta):
+        return self.kind.warp(x, theta, self.size, **self.options)
+
+
+def check(program, warp, *inputs, tolerance=TOLERANCE):
+    (output,) = run(program, *inputs)
+    expected = warp(*inputs)
+    assert output.dtype == expected.dtype
+    torch.testing.assert_close(output.double(), expected.double(), rtol=0, atol=tolerance)
+
+
+@kinds
+@pytest.mark.parametrize("mode", ("bilinear", "nearest"))
+@pytest.mark.parametrize("padding_mode", PADDINGS)
+def test_every_kind_and_mode(kind, mode, padding_mode):
+    for align_corners in (False, True):
+        options = {"mode": mode, "padding_mode": padding_mode, "align_corners": align_corners}
+        warp = Warp(kind, kind.size, **options)
+        batch = {0: torch.export.Dim("batch")}
+        inputs = torch.rand(kind.shape), kind.theta.float()
+        program = stn_ext.onnx.export(warp, inputs, dynamic_shapes=(batch, batch))
+        assert "GridSample" in operators(program)
+        for count in (1, 2, 5):
+            repeats = -(-count // 2)
+            x, theta = (t.repeat(repeats, *[1] * (t.ndim - 1))[:count].contiguous() for t in inputs)
+            check(program, warp, x, theta)
+
+
+def test_points_behind_the_horizon():
+    theta = torch.tensor([[[1.0, 0, 0], [0, 1, 0], [2, 0.03, 0.01]]])
+    for padding_mode in PADDINGS:
+        warp = Warp(Projective, (8, 9), padding_mode=padding_mode)
+        inputs = torch.rand(1, 2, 8, 9), theta
+        check(stn_ext.onnx.export(warp, inputs), warp, *inputs)
+
+
+@kinds
+@pytest.mark.parametrize("fill", (0.7, "channels"))
+def test_fill(kind, fill):
+    value = torch.tensor([0.3, -1.1, 2.0])[: kind.shape[1]] if fill == "channels" else fill
+    warp = Warp(kind, kind.size, fill=value)
+    inputs = torch.rand(kind.shape), kind.theta.float()
+    check(stn_ext.onnx.export(warp, inputs), warp, *inputs)
+
+
+@kinds
+def test_shared_images(kind):
+    """An index, and one image for all maps, of whatever number."""
+    theta = kind.theta.float()
+    indexed = Warp(kind, kind.size, index=torch.tensor([2, 0]))
+    inputs = torch.rand(3, *kind.shape[1:]), theta
+    check(stn_ext.onnx.export(indexed, inputs), indexed, *inputs)
+    one = Warp(kind, kind.size)
+    inputs = torch.rand(1, *kind.shape[1:]), theta
+    program = stn_ext.onnx.export(one, inputs, dynamic_shapes=({}, {0: torch.export.Dim("maps")}))
+    for maps in (theta, theta.repeat(3, 1, 1)):
+        check(program, one, inputs[0], maps)
+
+
+def test_maps_in_pixels():
+    theta = torch.tensor([[[0.9, 0.1, 1.3], [-0.1, 1.1, 0.4]], [[1.1, 0.2, -1.3], [0.1, 0.9, 2.4]]])
+    warp = Warp(Affine, (8, 9), theta_units="pixel")
+    inputs = torch.rand(2, 3, 10, 11), theta
+    check(stn_ext.onnx.export(warp, inputs), warp, *inputs)
+
+
+@pytest.mark.parametrize("dtype", (torch.float16, torch.uint8, torch.float64))
+def test_other_dtypes(dtype):
+    """Half and uint8 are computed with in float32, as by the operator, and rounded once."""
+    x = torch.rand(Affine.shape)
+    x = (x * 256).floor().to(dtype) if dtype == torch.uint8 else x.to(dtype)
+    warp = Warp(Affine, Affine.size)
+    inputs = x, Affine.theta.to(torch.float64 if dtype == torch.float64 else torch.float32)
+    # One step of the dtype where the two sides' errors put a value on either side of a rounding.
+    tolerance = {torch.float16: 2**-10, torch.uint8: 1, torch.float64: 1e-12}[dtype]
+    check(stn_ext.onnx.export(warp, inputs), warp, *inputs, tolerance=tolerance)
+
+
+def test_derivatives_are_refused():
+    class Derivative(nn.Module):
+        def forward(self, x, theta):
+            maps = theta, None, 2 * theta, None
+            return torch.ops.stn_ext.sample(x, *maps, (5, 6), "bilinear", "zeros", False)
+
+    inputs = torch.rand(2, 3, 5, 6), Affine.theta.float()
+    with pytest.raises(torch.onnx.OnnxExporterError, match="derivatives along a tangent are not exported"):
+        stn_ext.onnx.export(Derivative(), inputs)
 
 
 def test_older_opsets_are_refused(digits):

@@ -45,8 +45,14 @@ def test_values_are_kornias(device, in_size, dsize, padding_mode, align_corners)
     check_against_kornia(device, in_size, dsize, padding_mode=padding_mode, align_corners=align_corners)
 
 
+@pytest.mark.parametrize("padding_mode", (*PADDINGS, "fill"))
+def test_nearest_is_kornias(device, padding_mode):
+    """Random maps in float64 put no coordinate half way between two pixels."""
+    check_against_kornia(device, (9, 30), (12, 17), mode="nearest", padding_mode=padding_mode)
+
+
 @pytest.mark.parametrize("align_corners", (False, True))
-@pytest.mark.parametrize("shape", [(4, 3, 1, 1), (1, 1, 12, 17), (12, 17)])
+@pytest.mark.parametrize("shape", [(1,), (3,), (4, 3, 1, 1), (1, 1, 12, 17), (12, 17)])
 def test_fill_of_any_shape_is_kornias(device, shape, align_corners):
     fill = torch.rand(shape, dtype=torch.float64, device=device)
     options = {"padding_mode": "fill", "align_corners": align_corners, "fill_value": fill}

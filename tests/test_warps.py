@@ -166,9 +166,11 @@ def test_fill_has_a_gradient(device):
     assert torch.autograd.gradcheck(lambda f: stn_ext.affine_sample(input, theta, fill=f), fill)
 
 
-@pytest.mark.parametrize("fill", (torch.zeros(2), torch.zeros(3, 1), [1.0, 2.0]))
+@pytest.mark.parametrize(
+    "fill", (torch.zeros(2), torch.zeros(3, 1), [1.0, 2.0], torch.zeros(2, 1, 1, 3), torch.zeros(1, 3, 1))
+)
 def test_a_fill_that_does_not_fit_is_refused(fill):
-    with pytest.raises(ValueError, match="affine_sample: expected fill of one number or 3, but got"):
+    with pytest.raises(ValueError, match=r"affine_sample: expected fill of one number, of 3, .* but got"):
         stn_ext.affine_sample(torch.zeros(2, 3, 4, 4), Affine.theta, fill=fill)
     with pytest.raises(ValueError, match="expected padding_mode 'zeros' with fill, but got 'border'"):
         stn_ext.affine_sample(torch.zeros(2, 3, 4, 4), Affine.theta, fill=1, padding_mode="border")
