@@ -141,7 +141,6 @@ def _spline_solution(points: Tensor) -> Tensor:
     return torch.linalg.solve(system, values)
 
 
-# Each name's transform, made by a call with its own options, of which only thin_plate_spline has any.
 TRANSFORMS: dict[str, Callable[..., Transform]] = {
     "affine": partial(Transform, "affine", (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), affine),
     "attention": partial(Transform, "attention", (1.0, 0.0, 0.0), attention),
@@ -151,6 +150,7 @@ TRANSFORMS: dict[str, Callable[..., Transform]] = {
     "projective": partial(Transform, "projective", (0.0,) * 8, projective, functional.projective_sample),
     "thin_plate_spline": ThinPlateSpline,
 }
+"""Each name's transform, made by a call with its own options, of which only thin_plate_spline has any."""
 
 
 def create(name: str, **options: Any) -> Transform:
