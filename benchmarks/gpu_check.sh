@@ -60,15 +60,18 @@ architecture=$("$python" -c 'import torch; print("%d.%d" % torch.cuda.get_device
 stage gpu 60 "$python" -c 'import torch; print(torch.cuda.get_device_name(), "PyTorch", torch.__version__)'
 STN_EXT_CUDA=1 stage build 200 "$python" setup.py build_ext --inplace
 operators=(tests/test_functional.py tests/test_autograd.py tests/test_properties.py tests/test_determinism.py)
-operators+=(tests/test_errors.py tests/csrc/test_cuda_operators.py)
+operators+=(tests/test_errors.py tests/csrc/test_cuda_operators.py tests/test_warps.py)
 stage tests 120 "$python" -m pytest -q -p no:cacheprovider --device cuda "${operators[@]}"
+stage calculus 90 "$python" -m pytest -q -p no:cacheprovider --device cuda tests/test_calculus.py
 passes=(--pass forward --pass forward+backward --pass forward+theta)
 stage sampler 180 "$python" benchmarks/sampler.py --device cuda --seconds 0.7 "${passes[@]}" \
   --json "$out/sampler-cuda.json"
 
 # Small cases of every kernel: both layouts, each padding and two dtypes; and maps without an inverse.
+# And, of the general kernels, every kind of warp, nearest and shared images.
 small=("$python" -m pytest -q -p no:cacheprovider --device cuda tests/csrc/test_cuda_operators.py tests/test_autograd.py)
-small+=(-k "half_images or many_channels or (references and one)")
+small+=(tests/test_warps.py)
+small+=(-k "half_images or many_channels or (references and one) or test_float32 or test_index or test_nearest")
 sanitizer=$(find_sanitizer)
 for tool in memcheck racecheck; do
   if [[ -n $sanitizer ]]; then

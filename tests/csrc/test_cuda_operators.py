@@ -3,6 +3,9 @@
 The operators' other tests run there too (--device cuda).
 """
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -107,6 +110,17 @@ def test_graph_replays():
         theta.copy_(MAPS[name].float().expand(3, 2, 3))
         graph.replay()
         assert_same(captured, everything(x, theta, grad))
+
+
+def test_an_index_beyond_the_batch_ends_the_work():
+    """In a process of its own, for the device takes no more work from it."""
+    call = "stn_ext.affine_sample(torch.zeros(2, 1, 4, 4, device='cuda'), theta, index=index)"
+    program = (
+        "import torch, stn_ext; theta = torch.eye(2, 3, device='cuda').repeat(2, 1, 1);"
+        f"index = torch.tensor([0, 2], device='cuda'); {call}; torch.cuda.synchronize()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100)
+    assert done.returncode != 0 and "device-side assert" in done.stderr, done.stderr
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
