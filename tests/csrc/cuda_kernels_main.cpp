@@ -16,6 +16,7 @@ struct Header {
   int64_t batches, channels, height, width, out_height, out_width;
   int64_t input[4], output[4];  // strides; of each one's gradient too
   int64_t stretch;
+  int64_t shared;  // the last image is read by all maps, by an index; gradients of images are left out
 };
 
 // Elements from the first to the last.
@@ -51,6 +52,9 @@ void run(const Header& h, FILE* problems, FILE* results) {
   p.input = images<const T>(input, h.input, h.stretch);
   p.grad = images<const T>(grad, h.output, h.stretch);
 
+  const std::vector<int64_t> last(static_cast<size_t>(h.batches), h.batches - 1);
+  if (h.shared) p.index = last.data();
+
   Buffer output(out, sizeof(T), h.stretch);
   p.output = images<T>(output, h.output, h.stretch);
   check(stn::cuda::launch_sample(p, nullptr) == cudaSuccess, "sample");
@@ -59,6 +63,12 @@ void run(const Header& h, FILE* problems, FILE* results) {
   Buffer grad_input(in, sizeof(T), h.stretch), grad_theta(maps, map_size);
   Buffer partial(partial_values, sizeof(double));
   p.grad_input = images<T>(grad_input, h.input, h.stretch);
+  if (h.shared) {
+    check(stn::cuda::launch_moments(p, partial.as<double>(), grad_theta.as<void>(), nullptr) == cudaSuccess,
+          "moments");
+    for (Buffer* b : {&output, &grad_input, &grad_theta}) b->write(results);
+    return;
+  }
   check(stn::cuda::launch_backward(p, partial.as<double>(), grad_theta.as<void>(), nullptr) == cudaSuccess,
         "backward");
 

@@ -69,6 +69,7 @@ class Case(NamedTuple):
     padding_mode: str
     align_corners: bool
     stretch: int = 1  # how many times as far apart as their strides say the images' elements lie
+    shared: bool = False  # the last image is read by all maps, through an index; not for grad_input
 
 
 def make_case(shape, dtype, padding_mode, align_corners, thetas):
@@ -89,9 +90,9 @@ def pack(case):
     x, grad = case.input, case.grad
     facts = [DTYPES.index(x.dtype), case.theta.dtype == torch.float64, PADDINGS.index(case.padding_mode)]
     sizes = [*x.shape, *grad.shape[2:], *x.stride(), *grad.stride()]
-    header = [*facts, case.align_corners, *sizes, case.stretch]
+    header = [*facts, case.align_corners, *sizes, case.stretch, case.shared]
     tensors = (span(x), span(grad), case.theta.contiguous())
-    return struct.pack("19q", *header) + b"".join(t.view(torch.uint8).numpy().tobytes() for t in tensors)
+    return struct.pack("20q", *header) + b"".join(t.view(torch.uint8).numpy().tobytes() for t in tensors)
 
 
 def run(program, cases, folder):
@@ -216,6 +217,15 @@ def test_layouts(program, tmp_path, padding_mode):
         for a, e, like in zip(ours, expected, (case.grad, case.input, case.theta), strict=True):
             # The sums over channels have another order in channels_last.
             torch.testing.assert_close(a, e, rtol=0, atol=1e-4 if like is case.theta else 0, msg=name)
+
+
+@pytest.mark.parametrize("padding_mode", PADDINGS)
+def test_an_image_that_several_maps_read(program, tmp_path, padding_mode):
+    thetas = [MAPS[name] for name in ("turn by 130", "half outside", "small turn")]
+    case = make_case("two groups of channels", torch.float32, padding_mode, False, thetas)
+    copied = case._replace(input=case.input[-1:].repeat(3, 1, 1, 1))
+    ours, expected = run(program, [case._replace(shared=True), copied], tmp_path)
+    assert torch.equal(ours[0], expected[0]) and torch.equal(ours[2], expected[2])
 
 
 def test_more_tiles_than_blocks(program, tmp_path):
