@@ -13,6 +13,7 @@ from pathlib import Path
 
 import accuracy
 import capabilities
+import double_backward
 import errors
 import sampler
 from cases import COMMON
@@ -25,13 +26,14 @@ RESULTS = ROOT / "benchmarks/results"
 
 def tables(results: Path = RESULTS) -> dict[str, str]:
     """The text for each marker, from the recorded results."""
-    trained, timed, exact, tried = (
+    trained, timed, exact, tried, twice = (
         json.loads((results / f"{name}.json").read_text())
-        for name in ("accuracy", "sampler-cpu", "errors", "capabilities")
+        for name in ("accuracy", "sampler-cpu", "errors", "capabilities", "double_backward")
     )
     return {
         "accuracy": f"{accuracy.table(trained['runs'])}\n\n{on(trained['machine'])}",
         "capabilities": f"{capabilities.table(tried['rows'])}\n\n{on(tried['machine'])}",
+        "double backward": f"{double_backward.table(twice['rows'])}\n\n{on(twice['machine'])}",
         "errors": f"{errors.table(exact['rows'])}\n\n{on(exact['machine'])}",
         "sampler": f"{speed(timed['rows'])}\n\n{plot(results / 'sampler-cpu.png')}{on(timed['machine'])}",
     }
