@@ -53,6 +53,27 @@ def test_the_network_is_rebuilt_from_the_file_alone(squares, tmp_path):
     assert torch.equal(model(x), run.model.eval()(x))
 
 
+def test_a_checkpoint_from_before_there_were_histories_and_averages_goes_on(squares, tmp_path):
+    first = make_run(squares)
+    train(first, squares, 1)
+    state = first.state()
+    del state["history"], state["averaged"], state["data"]["objective"]
+    for name in ("ema", "label_smoothing", "width", "transform", "num_transformers", "control", "name_class"):
+        del state["args"][name]
+    path = checkpoints.path_of(tmp_path, 1)
+    files.write_atomically(path, checkpoints.to_bytes(state))
+    loaded, x = checkpoints.load(path), torch.rand(5, 1, 12, 12)
+    assert torch.equal(rebuild(loaded).eval()(x), first.model.eval()(x))
+    second = make_run(squares, seed="9")
+    second.restore(loaded)
+    assert second.epoch == 1 and second.history == []
+    for run in (first, second):
+        torch.set_rng_state(loaded["random"]["processes"][0]["cpu"])  # dropout's
+        train(run, squares, 1)
+    for name, value in first.model.state_dict().items():
+        assert torch.equal(second.model.state_dict()[name], value), name
+
+
 def test_names_with_four_digits_and_more_are_found(tmp_path):
     for name in (
         "model_epoch0003.pth",
