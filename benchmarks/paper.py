@@ -41,11 +41,14 @@ class Experiment:
     """Errors in percent: the paper's CNN without a transformer, its best single network with, and since."""
 
     title: str
-    without: float
-    best: float
+    without: float | None
+    best: float | None
     published: float | None
     options: tuple[str, ...]
+    scopes: tuple[str, ...] = ("stn", "cls")  # without a transformer nothing is located
 
+
+COLOCALISATION = ("--width", "16", "--control", "same", "--label_smoothing", "0")
 
 # Published since: Esteves et al., Polar Transformer Networks, ICLR 2018, table 2, the STN that they trained.
 EXPERIMENTS = {
@@ -61,6 +64,9 @@ EXPERIMENTS = {
         None,
         ("--transform", "affine", "--num_transformers", "2", "--warp_size", "28"),
     ),
+    # Of one class, with no labels to smooth. In the paper all digits that are only translated are located.
+    "coloc": Experiment("co-localisation, cluttered", None, None, None, COLOCALISATION, ("stn",)),
+    "coloc_t": Experiment("co-localisation", None, 0.0, None, COLOCALISATION, ("stn",)),
 }
 # What all have in common: a network of less than 400 thousand parameters.
 COMMON = (
@@ -164,7 +170,7 @@ class Run:
             "scope": self.scope,
             "seed": self.seed,
             "error_percent": 100 * (1 - metrics["accuracy"]),
-            "cross_entropy": metrics["cross_entropy"],
+            **{name: metrics[name] for name in ("cross_entropy", "triplet_loss") if name in metrics},
             "test_images": metrics["num_images"],
             "num_parameters": metrics["num_parameters"],
             "epoch": metrics["epoch"],
@@ -213,8 +219,13 @@ def measure(options: argparse.Namespace) -> list[dict]:
                     animate(run)
 
     # Seed by seed: a budget that is too short leaves each experiment with its control, and fewer seeds.
-    seeds, scopes = range(options.seeds), SCOPES
-    runs = [Run(name, scope, seed, options) for seed in seeds for name in options.only for scope in scopes]
+    seeds = range(options.seeds)
+    runs = [
+        Run(name, scope, seed, options)
+        for seed in seeds
+        for name in options.only
+        for scope in EXPERIMENTS[name].scopes
+    ]
     with ThreadPoolExecutor(options.at_once) as pool:
         try:
             list(pool.map(make, runs))

@@ -10,14 +10,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from . import transforms
+from . import functional, transforms
 from .nn import ParallelTransformers, SpatialTransformer
 
-__all__ = ["NETS", "ImageClassifier", "Net", "create_model", "num_parameters"]
+__all__ = [
+    "NETS",
+    "ImageClassifier",
+    "Localiser",
+    "Located",
+    "Net",
+    "create_localiser",
+    "create_model",
+    "num_parameters",
+]
 
 Shape = tuple[int, int, int]
 
@@ -34,11 +44,69 @@ class ImageClassifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, classes) of images x (N, C, H, W)."""
-        return self.classifier(self.warp(x))
+        return self.look(x)[1]
+
+    def look(self, x: Tensor) -> tuple[Tensor, Any]:
+        """(what the classifier sees, its logits)"""
+        warped = self.warp(x)
+        return warped, self.classifier(warped)
 
     def warp(self, x: Tensor) -> Tensor:
         """What the classifier sees: x warped, or x itself where there is no transformer."""
         return x if self.transformer is None else self.transformer(x)
+
+
+class Located(NamedTuple):
+    """What a :class:`Localiser` puts out for N images."""
+
+    theta: Tensor  # (N, 2, 3), the windows found
+    embedding: Tensor  # (N, E), of what they show
+    elsewhere: Tensor  # (N, E), of windows at random places
+
+
+class Localiser(ImageClassifier):
+    """Finds a window in each image; in the classifier's place stands an encoder that does not learn.
+
+    The random windows have the output's size, pixel for pixel, and lie inside the image; in evaluation they
+    are the same in every call.
+    """
+
+    def __init__(self, encoder: nn.Module, transformer: SpatialTransformer) -> None:
+        super().__init__(encoder.requires_grad_(False), transformer)
+        assert transformer.size is not None
+        self.size: tuple[int, int] = transformer.size
+
+    def look(self, x: Tensor) -> tuple[Tensor, Located]:
+        """(what the windows show, what is known of them)"""
+        assert isinstance(self.transformer, SpatialTransformer)
+        shown, theta = self.transformer(x, return_theta=True)
+        with torch.no_grad():
+            elsewhere = self.classifier(functional.affine_sample(x, self.anywhere(x), self.size))
+        return shown, Located(theta, self.classifier(shown), elsewhere)
+
+    def anywhere(self, x: Tensor) -> Tensor:
+        """Theta (N, 2, 3) of a window at a random place in each image."""
+        generator = None if self.training else torch.Generator().manual_seed(0)
+        scale = x.new_tensor([self.size[1] / x.shape[3], self.size[0] / x.shape[2]])
+        places = 2 * torch.rand(len(x), 2, generator=generator).to(x) - 1
+        return torch.cat((scale.diag().expand(len(x), 2, 2), ((1 - scale) * places)[:, :, None]), 2)
+
+
+class Inside(nn.Module):
+    """Parameters (N, 3) of any size to (scale, tx, ty) of a window that lies wholly inside the image.
+
+    Windows of background are as like as can be, and so are all of a whole image: without bounds the triplet
+    loss drives them beyond the border, or makes them ever larger. The scale is within a factor of 2^(1/4) of
+    that given.
+    """
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, parameters: Tensor) -> Tensor:
+        scale = self.scale * 2 ** (parameters[:, :1].tanh() / 4)
+        return torch.cat((scale, parameters[:, 1:].tanh() * (1 - scale)), 1)
 
 
 @dataclass(frozen=True)
@@ -115,6 +183,57 @@ def create_model(
     except RuntimeError as error:
         _, height, width = shape
         raise ValueError(f"images of {height} x {width} are too small for the net {net!r}") from error
+
+
+def create_localiser(net: str, shape: Shape, *, size: tuple[int, int], width: int | None = None) -> Localiser:
+    """A new network that finds a window, by attention, in images of shape (C, H, W).
+
+    Args:
+        net: the localisation network's, a name in :data:`NETS`.
+        size: (height, width) of what is shown of a window.
+        width: channels of the encoder's first layer; 16 when None.
+
+    Raises:
+        ValueError: an unknown net, or images too small for it.
+    """
+    if net not in NETS:
+        raise ValueError(f"unknown net {net!r}: expected one of {', '.join(NETS)}")
+    if 2**0.25 * size[0] > shape[1] or size[0] * shape[2] != size[1] * shape[1]:
+        raise ValueError(
+            f"windows of {size[0]} x {size[1]} pixels: expected the shape of the images, {shape[1]} x "
+            f"{shape[2]}, and at most 0.84 of their size"
+        )
+    try:
+        localization = nn.Sequential(NETS[net].localization(shape, 3), Inside(size[0] / shape[1]))
+        encoder = RandomEncoder(shape[0], width or 16)
+        encoder(torch.zeros(1, shape[0], *size))  # raises where the windows are too small
+        return Localiser(encoder, SpatialTransformer(localization, "attention", size))
+    except RuntimeError as error:
+        raise ValueError(f"images of {shape[1]} x {shape[2]} are too small for the net {net!r}") from error
+
+
+class RandomEncoder(nn.Module):
+    """Two convolutions with random weights, averaged over all places, at a length of three.
+
+    Averages make a digit look alike wherever it stands in a window, so that windows that hold but a part
+    of it are drawn to it; the common length makes a thin digit count as much as a thick one, and is long
+    enough beside a margin of 1. Background is 0.
+    """
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for inputs, outputs in ((channels, width), (width, 2 * width)):
+            convolution = nn.Conv2d(inputs, outputs, 5, bias=False)
+            nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+            layers += [convolution, nn.ReLU(), nn.MaxPool2d(2)]
+        layers[-1] = nn.AdaptiveAvgPool2d(1)
+        self.layers = nn.Sequential(*layers, nn.Flatten())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embeddings (N, 2 * width) of windows x (N, C, H, W)."""
+        means = self.layers(x)
+        return 3 * means / (means.norm(dim=1, keepdim=True) + 0.01)
 
 
 def num_parameters(model: nn.Module) -> int:

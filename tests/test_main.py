@@ -169,6 +169,37 @@ def test_distorted_digits_of_each_kind_from_training_to_the_page(tmp_path, name,
     assert [event.step for event in events.Images("input and warped")] == [0, 1]
 
 
+def test_co_localisation_from_training_to_the_page(tmp_path):
+    common = ["--name_data", "mnist_coloc", "--limit", "100", *directories(tmp_path)]
+    steps = ["--batch_size", "32", "--num_epoch", "1", "--ema", "0.9"]
+    printed = succeed("main.py", "--net", "paper_cnn", "--name_class", "3", *steps, *common)
+    assert "epoch 1/1" in printed
+    assert "100 test images: triplet loss" in succeed("main.py", "--mode", "test", *common)
+    results = tmp_path / "results/stn/mnist_coloc"
+    metrics = json.loads((results / "metrics.json").read_text())
+    assert metrics["classes"] == ["missed", "located"] and metrics["transform"] == "attention"
+    assert metrics["confusion"][1][1] == round(100 * metrics["accuracy"])
+    assert Image.open(results / "images/00099-input.png").size == (84, 84)
+    assert Image.open(results / "images/00099-output.png").size == (28, 28)
+    page = (results / "index.html").read_text()
+    assert "Triplet loss" in page and "% overlap" in page
+    succeed("display_result.py", "--name_data", "mnist_coloc", "--dir_result", tmp_path / "results")
+    assert list((tmp_path / "log/stn/mnist_coloc").glob("events.out.tfevents.*"))
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--scope", "cls"], "co-localisation needs --transformer on"),
+        (["--transform", "affine"], "co-localisation needs --transform attention"),
+        (["--label_smoothing", "0.1"], "--label_smoothing is for classes"),
+        (["--warp_size", "84"], "at most 0.84 of their size"),
+    ],
+)
+def test_mistake_what_co_localisation_has_no_use_for(tmp_path, options, message):
+    assert_mistake(message, "--name_data", "mnist_coloc", "--limit", "50", *options, *directories(tmp_path))
+
+
 def test_averaged_weights_are_those_that_are_tested(tmp_path):
     """Of steps that hardly count, the average is all but the first step's weights."""
     train(tmp_path, *SMALL, "--limit", "200", "--num_epoch", "1", "--ema", "0.999999")

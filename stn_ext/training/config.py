@@ -140,6 +140,12 @@ def _data_options(option: Callable) -> None:
         help="imagefolder: grey or colour (default: the first image's)",
     )
     option(
+        "--name_class",
+        default=argparse.SUPPRESS,
+        metavar="CLASS",
+        help="co-localisation (_coloc, _coloc_t): the one class whose images are used (default: the first)",
+    )
+    option(
         "--limit",
         type=positive_int,
         default=argparse.SUPPRESS,
@@ -313,11 +319,16 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "gpu_ids",
         "image_size",
         "image_channels",
+        "name_class",
         "limit",
         "width",
         "warp_size",
     ):
         vars(args).setdefault(name, None)
+    if datasets.objective_of(args.name_data) == "colocalisation":
+        for name, value in {"transform": "attention", "warp_size": [28]}.items():
+            if name not in args.given:
+                setattr(args, name, value)
     vars(args).setdefault("weight_decay", 0.05 if args.optim == "adam" else 1e-4)
     _check(args)
     return args
@@ -336,6 +347,11 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError("--epoch is for --mode test only: training goes on from the latest checkpoint")
     if args.name_data != "imagefolder" and args.given & {"image_size", "image_channels"}:
         raise UserError("--image_size and --image_channels are for --name_data imagefolder only")
+    if datasets.objective_of(args.name_data) == "classification":
+        if args.name_class is not None:
+            raise UserError("--name_class is for co-localisation only (--name_data mnist_coloc, ...)")
+    elif args.label_smoothing:
+        raise UserError("--label_smoothing is for classes, which co-localisation does not learn")
     for name in ("image_size", "warp_size"):
         size = getattr(args, name)
         if size is not None:

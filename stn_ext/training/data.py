@@ -54,11 +54,16 @@ NAMES = (*_IDX_SETS, "imagefolder")
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images (N, C, H, W) in uint8, their labels (N,) in int64, and the classes' names."""
+    """Images (N, C, H, W) in uint8, their labels in int64, and the classes' names.
+
+    What the labels are is the objective's, a name in :data:`stn_ext.training.objectives.OBJECTIVES`: classes
+    (N,), or for co-localisation the row and the column (N, 2) where the digit's box begins.
+    """
 
     images: Tensor
     labels: Tensor
     classes: tuple[str, ...]
+    objective: str = "classification"
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -12,6 +12,7 @@ import torch
 from . import data
 from .data import ImageSet
 from .distortions import DISTORTIONS, Distortion
+from .errors import UserError
 
 _DISTORTED = {
     f"{name}_{suffix}": (name, distortion)
@@ -32,6 +33,7 @@ class TrainingSet:
     images: ImageSet
     distortion: Distortion | None
     seed: int
+    pool: ImageSet | None = None  # what clutter is cut from, if not from the images
 
     def __len__(self) -> int:
         return len(self.images)
@@ -40,26 +42,46 @@ class TrainingSet:
         """An epoch's images, on the device: the same whenever it is asked for."""
         if self.distortion is None:
             return self.images
-        return self.distortion.apply(self.images, f"training, seed {self.seed}, epoch {number}")
+        words = f"training, seed {self.seed}, epoch {number}"
+        return self.distortion.apply(self.images, words, pool=self.pool)
 
     def to(self, device: torch.device) -> TrainingSet:
-        return replace(self, images=self.images.to(device))
+        return replace(self, images=self.images.to(device), pool=self.pool and self.pool.to(device))
 
 
-def load_training(name: str, directory: str | Path, *, seed: int, **options) -> tuple[TrainingSet, ImageSet]:
+def objective_of(name: str) -> str:
+    """What is learned from the images of that name: a name in objectives.OBJECTIVES."""
+    return _DISTORTED[name][1].objective if name in _DISTORTED else "classification"
+
+
+def load_training(
+    name: str,
+    directory: str | Path,
+    *,
+    seed: int,
+    name_class: str | None = None,
+    limit: int | None = None,
+    **options,
+) -> tuple[TrainingSet, ImageSet]:
     """(the images to train on, those to validate on); seed: of what is new in each epoch.
 
-    The images to validate on are a fixed tenth, and what distorts them is fixed too. The options are those of
+    The images to validate on are a fixed tenth, and what distorts them is fixed too. Where classes are not
+    what is learned, all are of one class: ``name_class``, or the first. The options are those of
     :func:`stn_ext.training.data.load`.
 
     Raises:
-        UserError: files that are missing or broken, or too few images.
+        UserError: files that are missing or broken, too few images, or an unknown class.
     """
     base, distortion = _DISTORTED.get(name, (name, None))
-    training, validation = data.split(data.load(base, directory, train=True, **options))
+    if objective_of(name) == "classification":
+        training, validation = data.split(data.load(base, directory, train=True, limit=limit, **options))
+        pool = None
+    else:
+        pool = data.load(base, directory, train=True)
+        training, validation = data.split(one_class(pool, name_class)[:limit])
     if distortion:
-        validation = distortion.fixed(validation, "validation")
-    return TrainingSet(training, distortion, seed), validation
+        validation = distortion.fixed(validation, "validation", pool=pool)
+    return TrainingSet(training, distortion, seed, pool), validation
 
 
 def load_test(
@@ -67,6 +89,7 @@ def load_test(
     directory: str | Path,
     *,
     classes: Sequence[str] | None = None,
+    name_class: str | None = None,
     limit: int | None = None,
     **options,
 ) -> ImageSet:
@@ -74,7 +97,16 @@ def load_test(
     if name not in _DISTORTED:
         return data.load(name, directory, train=False, classes=classes, limit=limit, **options)
     base, distortion = _DISTORTED[name]
-    return distortion.fixed(data.load(base, directory, train=False), "test")[:limit]
+    pool = data.load(base, directory, train=False)
+    images = pool if objective_of(name) == "classification" else one_class(pool, name_class)
+    return distortion.fixed(images, "test", pool=pool)[:limit]
+
+
+def one_class(images: ImageSet, name: str | None) -> ImageSet:
+    """The images of that class, or of the first."""
+    if name is not None and name not in images.classes:
+        raise UserError(f"--name_class {name}: expected one of {', '.join(images.classes)}")
+    return images[images.labels == images.classes.index(name or images.classes[0])]
 
 
 def checksum(images: ImageSet) -> str:

@@ -132,15 +132,30 @@ def cluttered(size: int, patches: int) -> Distort:
     """TC: upright at a random place of size x size pixels, among patches of 6 x 6 of other images."""
 
     def distort(digits: Tensor, labels: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
-        count, channels, height, width = digits.shape
-        canvas = digits.new_zeros(count, channels, size, size)
-        paste(canvas, digits, *place(draw, count, size, (height, width)))
-        for _ in range(patches):
-            others, _ = draw.others(count)
-            paste(canvas, cut(others, 6, draw), *place(draw, count, size, (6, 6)))
-        return canvas, labels
+        return strewn(digits, draw, size, patches)[0], labels
 
     return distort
+
+
+def hidden(patches: int) -> Distort:
+    """Co-localisation: as TC on 84 x 84 pixels; the label is the row and the column of the digit's corner."""
+
+    def distort(digits: Tensor, labels: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
+        return strewn(digits, draw, 84, patches)
+
+    return distort
+
+
+def strewn(digits: Tensor, draw: Draw, size: int, patches: int) -> tuple[Tensor, Tensor]:
+    """(canvases with the digits and the patches, the rows and columns (B, 2) of the digits' corners)"""
+    count, channels, height, width = digits.shape
+    canvas = digits.new_zeros(count, channels, size, size)
+    rows, columns = place(draw, count, size, (height, width))
+    paste(canvas, digits, rows, columns)
+    for _ in range(patches):
+        others, _ = draw.others(count)
+        paste(canvas, cut(others, 6, draw), *place(draw, count, size, (6, 6)))
+    return canvas, torch.stack((rows, columns), 1)
 
 
 def place(draw: Draw, count: int, size: int, of: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -187,27 +202,44 @@ def sums(classes: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(str(total) for total in range(2 * len(classes) - 1))
 
 
+def found(classes: tuple[str, ...]) -> tuple[str, ...]:
+    """Of co-localisation: what becomes of a digit, whatever its class."""
+    return ("missed", "located")
+
+
 @dataclass(frozen=True)
 class Distortion:
-    """A distortion, and the names of the classes it makes of a set's own."""
+    """A distortion, the names of the classes it makes of a set's own, and what is learned from it."""
 
     distort: Distort
     classes: Callable[[tuple[str, ...]], tuple[str, ...]] = lambda classes: classes
+    objective: str = "classification"
 
-    def apply(self, images: ImageSet, words: str, dtype: torch.dtype = torch.float32) -> ImageSet:
-        """The images distorted, on their device; words: what the random numbers depend on."""
-        draw = Draw(images, words, dtype)
+    def apply(
+        self,
+        images: ImageSet,
+        words: str,
+        dtype: torch.dtype = torch.float32,
+        *,
+        pool: ImageSet | None = None,
+    ) -> ImageSet:
+        """The images distorted, on their device.
+
+        words: what the random numbers depend on; pool: where other images come from, if not from these.
+        """
+        draw = Draw(pool or images, words, dtype)
         made = []
         for start in range(0, len(images), BATCH):
             batch = images[start : start + BATCH]
             values, labels = self.distort(draw.values(batch.images), batch.labels, draw)
             made.append((draw.pixels(values), labels))
         pixels, labels = (torch.cat(parts) for parts in zip(*made, strict=True))
-        return replace(images, images=pixels, labels=labels, classes=self.classes(images.classes))
+        classes = self.classes(images.classes)
+        return replace(images, images=pixels, labels=labels, classes=classes, objective=self.objective)
 
-    def fixed(self, images: ImageSet, words: str) -> ImageSet:
+    def fixed(self, images: ImageSet, words: str, *, pool: ImageSet | None = None) -> ImageSet:
         """The same everywhere: images to validate or test on."""
-        return self.apply(images, words, torch.float64)
+        return self.apply(images, words, torch.float64, pool=pool)
 
 
 DISTORTIONS = {
@@ -217,4 +249,6 @@ DISTORTIONS = {
     "e": Distortion(elastic),
     "tc": Distortion(cluttered(60, 6)),
     "add": Distortion(added, sums),
+    "coloc": Distortion(hidden(16), found, "colocalisation"),
+    "coloc_t": Distortion(hidden(0), found, "colocalisation"),
 }

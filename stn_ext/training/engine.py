@@ -6,10 +6,10 @@ import math
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel
@@ -18,6 +18,7 @@ from ..models import ImageClassifier
 from .data import ImageSet, Normalisation
 from .distributed import Process
 from .errors import UserError
+from .objectives import OBJECTIVES, Objective
 
 EVALUATION_BATCH = 500  # images; fixed, so that the same network gives the same bits whatever --batch_size
 
@@ -26,19 +27,20 @@ EVALUATION_BATCH = 500  # images; fixed, so that the same network gives the same
 class Metrics:
     """Means over images, not over batches."""
 
-    loss: float  # cross entropy, in nats
+    loss: float  # the objective's, such as the cross entropy in nats
     accuracy: float  # from 0 to 1
 
     @classmethod
     def of(cls, totals: Tensor) -> Metrics:
-        """From the sums (cross entropy, correct, images). This waits for the device."""
+        """From the sums (loss, correct, images). This waits for the device."""
         loss, correct, images = totals.tolist()
         return cls(loss / max(images, 1), correct / max(images, 1))
 
 
 def make_optimizer(model: ImageClassifier, args: Namespace) -> Optimizer:
     """The optimiser of --optim; the classifier and the localisation network, if any, are a group each."""
-    groups = [{"params": list(model.classifier.parameters()), "lr": args.lr_cls, "name": "cls"}]
+    trained = [parameter for parameter in model.classifier.parameters() if parameter.requires_grad]
+    groups = [{"params": trained, "lr": args.lr_cls, "name": "cls"}] if trained else []
     if model.transformer is not None:
         groups.append({"params": list(model.transformer.parameters()), "lr": args.lr_stn, "name": "stn"})
     decay = args.weight_decay
@@ -87,19 +89,19 @@ def training_step(
     optimizer: Optimizer,
     images: Tensor,
     labels: Tensor,
+    objective: Objective,
     scale: float | None = None,
-    label_smoothing: float = 0.0,
 ) -> Tensor:
-    """One step down the gradient; returns the sums (cross entropy, correct, images), on the device.
+    """One step down the gradient; returns the sums (loss, correct, images), on the device.
 
     ``scale`` weights an image in the gradient; one over the number of images when None.
     """
-    logits = model(images)
-    loss = F.cross_entropy(logits, labels, reduction="sum", label_smoothing=label_smoothing)
+    outputs = model(images)
+    loss = objective.loss(outputs, labels)
     optimizer.zero_grad(set_to_none=True)
     (loss * (scale or 1 / len(labels))).backward()
     optimizer.step()
-    return _sums(logits.detach(), labels, loss.detach())
+    return _sums(objective, outputs, labels, loss)
 
 
 def train_epoch(
@@ -112,16 +114,18 @@ def train_epoch(
     process: Process,
     on_step: Callable[[int, Tensor], None] = lambda images, totals: None,
     *,
-    label_smoothing: float = 0.0,
+    objective: Objective | None = None,
     averaged: AveragedModel | None = None,
 ) -> Metrics:
     """Trains once over the images in the given order; each process takes its share of every batch.
 
     Nothing here waits for the device before the end. ``on_step`` gets the number of images in a step and the
-    sums so far; ``averaged`` takes in the weights after each.
+    sums so far; ``objective`` is that of the data, plain, when None; ``averaged`` takes in the weights after
+    each step.
     """
     if min(len(batch) for batch in order) < process.world:
         raise UserError(f"too few images in a batch for {process.world} processes: raise --batch_size")
+    objective = objective or OBJECTIVES[data.objective]()
     model.train()
     totals = torch.zeros(3, dtype=torch.float64, device=process.device)
     batches = [process.share(batch).to(process.device) for batch in order]
@@ -129,7 +133,7 @@ def train_epoch(
         images, labels = normalisation.apply(data.images[index]), data.labels[index]
         # DistributedDataParallel averages over processes, whose shares differ: weight images, not shares.
         scale = process.world / len(batch)
-        totals += training_step(model, optimizer, images, labels, scale, label_smoothing)
+        totals += training_step(model, optimizer, images, labels, objective, scale)
         if averaged:
             averaged.update_parameters(model)
         if isinstance(scheduler, LambdaLR):
@@ -141,26 +145,28 @@ def train_epoch(
 def evaluate(
     model: ImageClassifier, data: ImageSet, normalisation: Normalisation, process: Process
 ) -> Metrics:
-    """The mean cross entropy and the accuracy over all images, each seen by one process."""
+    """The mean loss and the accuracy over all images, each seen by one process."""
+    objective = OBJECTIVES[data.objective]()
     share = data[process.share(torch.arange(len(data))).to(process.device)]
     totals = torch.zeros(3, dtype=torch.float64, device=process.device)
-    for batch, _, logits in predictions(model, share, normalisation):
-        totals += _sums(logits, batch.labels, F.cross_entropy(logits, batch.labels, reduction="sum"))
+    for batch, _, outputs in predictions(model, share, normalisation):
+        totals += _sums(objective, outputs, batch.labels, objective.loss(outputs, batch.labels))
     return Metrics.of(process.sum(totals))
 
 
 @torch.no_grad()
 def predictions(
     model: ImageClassifier, data: ImageSet, normalisation: Normalisation
-) -> Iterator[tuple[ImageSet, Tensor, Tensor]]:
-    """Batch by batch in the data's order: (the batch, what the classifier saw, logits)."""
+) -> Iterator[tuple[ImageSet, Tensor, Any]]:
+    """Batch by batch in the data's order: (the batch, what the classifier saw, the model's outputs)."""
     model.eval()
     for start in range(0, len(data), EVALUATION_BATCH):
         batch = data[start : start + EVALUATION_BATCH]
-        warped = model.warp(normalisation.apply(batch.images))
-        yield batch, warped, model.classifier(warped)
+        yield batch, *model.look(normalisation.apply(batch.images))
 
 
-def _sums(logits: Tensor, labels: Tensor, loss: Tensor) -> Tensor:
-    correct = (logits.argmax(1) == labels).sum()
+@torch.no_grad()
+def _sums(objective: Objective, outputs: Any, labels: Tensor, loss: Tensor) -> Tensor:
+    verdict = objective.judge(outputs, labels)
+    correct = (verdict.predictions == verdict.labels).sum()
     return torch.stack((loss.double(), correct.double(), torch.full_like(loss, len(labels)).double()))

@@ -84,7 +84,9 @@ def grid(images: Tensor, columns: int) -> Tensor:
 
 
 def examples(data: ImageSet, per_class: int = 2, at_most: int = 50) -> ImageSet:
-    """The first images of each class: always the same ones."""
+    """The first images of each class, or the first where classes are not learned: always the same ones."""
+    if data.objective != "classification":
+        return data[:at_most]
     index = [(data.labels == label).nonzero()[:per_class, 0] for label in range(len(data.classes))]
     return data[torch.cat(index)[:at_most]]
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ..models import ImageClassifier, create_model
+from ..models import ImageClassifier, create_localiser, create_model
 from . import config, engine
 from .data import ImageSet, find_background
 from .distributed import Process
@@ -38,10 +38,12 @@ class About:
     shape: tuple[int, int, int]  # (C, H, W)
     classes: tuple[str, ...]
     background: tuple[int, ...]  # a uint8 value for each channel
+    objective: str = "classification"  # a name in OBJECTIVES
 
     @classmethod
     def of(cls, training: ImageSet) -> About:
-        return cls(training.shape, training.classes, tuple(find_background(training.images)))
+        background = tuple(find_background(training.images))
+        return cls(training.shape, training.classes, background, training.objective)
 
     def check(self, images: ImageSet) -> None:
         """Raises UserError where the images are others than those the network was made for."""
@@ -97,6 +99,7 @@ class Run:
                 "shape": list(self.about.shape),
                 "classes": list(self.about.classes),
                 "background": list(self.about.background),
+                "objective": self.about.objective,
             },
         }
 
@@ -126,6 +129,17 @@ def build(options: Mapping, about: About) -> ImageClassifier:
     """The network that the options describe, of whom only those in ARCHITECTURE matter, for this data."""
     chosen = {name: options.get(name, default) for name, default in ARCHITECTURE.items()}
     size = chosen["warp_size"]
+    if about.objective == "colocalisation":
+        usual = {**ARCHITECTURE, "transform": "attention"}
+        for name in usual.keys() - {"net", "width", "warp_size"}:
+            if chosen[name] != usual[name]:
+                raise UserError(f"co-localisation needs --{name} {usual[name]}, but got {chosen[name]}")
+        if not size:
+            raise UserError("co-localisation needs a --warp_size")
+        try:
+            return create_localiser(chosen["net"], about.shape, size=tuple(size), width=chosen["width"])
+        except ValueError as error:
+            raise UserError(str(error)) from error
     try:
         return create_model(
             chosen["net"],
@@ -150,7 +164,9 @@ def average(model: ImageClassifier, decay: float) -> AveragedModel:
 
 def about_of(state: dict) -> About:
     """What a checkpoint says of its data."""
-    return About(*(tuple(state["data"][name]) for name in ("shape", "classes", "background")))
+    data = state["data"]
+    shape, classes, background = (tuple(data[name]) for name in ("shape", "classes", "background"))
+    return About(shape, classes, background, data.get("objective", "classification"))
 
 
 def rebuild(state: dict) -> ImageClassifier:

@@ -12,6 +12,7 @@ from . import checkpoints, config, data, datasets, engine, report
 from .distributed import Process
 from .errors import UserError
 from .files import make_directory
+from .objectives import OBJECTIVES
 from .run import ARCHITECTURE, about_of, check_architecture, rebuild
 
 
@@ -33,6 +34,7 @@ def test(args: Namespace, process: Process) -> None:
         size=about.shape[1:],
         channels=about.shape[0],
         classes=about.classes,
+        name_class=args.name_class or state["args"].get("name_class"),
         limit=args.limit,
         num_workers=args.num_workers,
     )
@@ -42,10 +44,11 @@ def test(args: Namespace, process: Process) -> None:
     test_set = test_set.to(process.device)
     normalisation = data.Normalisation(about.background, process.device)
     metrics = engine.evaluate(model, test_set, normalisation, process)
-    figures = f"cross entropy {metrics.loss:.4f}, accuracy {metrics.accuracy:.2%}"
+    loss_name = OBJECTIVES[about.objective].loss_name
+    figures = f"{loss_name} {metrics.loss:.4f}, accuracy {metrics.accuracy:.2%}"
     print(f"{path}: {len(test_set)} test images: {figures}", flush=True)
     facts = {
-        "cross_entropy": metrics.loss,
+        loss_name.replace(" ", "_"): metrics.loss,
         "accuracy": metrics.accuracy,
         "num_images": len(test_set),
         "scope": args.scope,
@@ -65,18 +68,18 @@ def outcome_of(
     model: ImageClassifier, images: data.ImageSet, normalisation: data.Normalisation
 ) -> report.Outcome:
     """What the network makes of each image."""
-    outputs, predicted, confidences = [], [], []
-    for _, warped, logits in engine.predictions(model, images, normalisation):
-        confidence, prediction = logits.softmax(1).max(1)
+    objective = OBJECTIVES[images.objective]()
+    outputs, verdicts = [], []
+    for batch, warped, output in engine.predictions(model, images, normalisation):
         outputs.append(normalisation.invert(warped).cpu())
-        predicted.append(prediction.cpu())
-        confidences.append(confidence.cpu())
+        verdicts.append([part.cpu() for part in objective.judge(output, batch.labels)])
+    labels, predictions, confidences = (torch.cat(parts) for parts in zip(*verdicts, strict=True))
     return report.Outcome(
         inputs=images.images.cpu(),
         outputs=torch.cat(outputs),
-        labels=images.labels.cpu(),
-        predictions=torch.cat(predicted),
-        confidences=torch.cat(confidences),
+        labels=labels,
+        predictions=predictions,
+        confidences=confidences,
         classes=images.classes,
     )
 

@@ -18,6 +18,7 @@ from .errors import Interrupted, UserError
 from .files import make_directory, set_aside, write_atomically
 from .interruption import Interruption
 from .monitor import Bar, Board, epoch_line, examples, side_by_side
+from .objectives import OBJECTIVES
 from .run import About, Run, about_of, check_architecture
 
 
@@ -63,6 +64,8 @@ def train_epochs(
     normalisation = data.Normalisation(run.about.background, process.device)
     shown = examples(validation)
     trained = distribute(run.model, process)
+    smoothing = {"label_smoothing": args.label_smoothing} if args.label_smoothing else {}
+    objective = OBJECTIVES[run.about.objective](**smoothing)
     if board and run.epoch == 0:
         board.images(0, side_by_side(run.network, shown, normalisation))
     while run.epoch < args.num_epoch:
@@ -85,7 +88,7 @@ def train_epochs(
                 order,
                 process,
                 on_step=after_step,
-                label_smoothing=args.label_smoothing,
+                objective=objective,
                 averaged=run.averaged,
             )
         seconds = time.perf_counter() - began
@@ -170,6 +173,7 @@ def prepare(
         args.name_data,
         args.dir_data,
         seed=args.seed,
+        name_class=args.name_class,
         size=size,
         channels=channels,
         limit=args.limit,

@@ -10,10 +10,11 @@ import torch
 from stn_ext.training import data, datasets, distortions
 from stn_ext.training.data import ImageSet
 from stn_ext.training.distortions import DISTORTIONS, homography
+from stn_ext.training.errors import UserError
 
 SHAPES = {  # (channels, height, width) of distorted digits
     "r": (1, 28, 28), "rts": (1, 42, 42), "p": (1, 28, 28), "e": (1, 28, 28), "tc": (1, 60, 60),
-    "add": (2, 42, 42),
+    "add": (2, 42, 42), "coloc": (1, 84, 84), "coloc_t": (1, 84, 84),
 }  # fmt: skip
 
 
@@ -45,6 +46,9 @@ def test_shapes_labels_and_classes(digits, name):
         assert made.classes == tuple(map(str, range(19)))
         other = made.labels - digits.labels
         assert set(other.tolist()) == set(range(10))
+    elif name.startswith("coloc"):
+        assert made.classes == ("missed", "located") and made.objective == "colocalisation"
+        assert made.labels.shape == (len(digits), 2) and made.labels.dtype == torch.int64
     else:
         assert made.classes == digits.classes and torch.equal(made.labels, digits.labels)
 
@@ -154,6 +158,18 @@ def test_addition_places_two_digits_by_themselves(digits):
     assert (made.flatten(2).amax(2) > 100).all()
 
 
+@pytest.mark.parametrize("name", ["coloc", "coloc_t"])
+def test_the_digit_is_where_its_label_says(digits, name):
+    made = DISTORTIONS[name].fixed(digits, "a")
+    others = 0
+    for image, digit, (row, column) in zip(made.images, digits.images, made.labels.tolist(), strict=True):
+        there = image[:, row : row + 28, column : column + 28]
+        assert (there[digit > 0] >= digit[digit > 0]).all()
+        others += int((image > 0).sum() - (digit > 0).sum())
+    assert others > 300 * 100 if name == "coloc" else others == 0  # 16 patches have more than 100 pixels
+    assert made.labels.min() == 0 and made.labels.max() == 84 - 28  # 300 of 57 places
+
+
 # --- by name ---
 
 
@@ -169,7 +185,8 @@ def test_the_test_sets_are_those_that_were_recorded(suffix):
     """Whatever the machine: they are made in float64, whose errors no rounding to a byte can show."""
     recorded = json.loads(datasets.CHECKSUMS.read_text())
     made = datasets.load_test(f"mnist_{suffix}", "nowhere")
-    assert len(made) == 10000
+    zeros = 980
+    assert len(made) == (zeros if suffix.startswith("coloc") else 10000)
     assert datasets.checksum(made) == recorded[f"mnist_{suffix}"]
 
 
@@ -192,6 +209,18 @@ def test_validation_and_test_are_fixed_and_a_limit_keeps_the_first():
     assert (len(training), len(validation)) == (180, 20)
     part = datasets.load_test("mnist_r", "nowhere", limit=30)
     assert torch.equal(part.images, datasets.load_test("mnist_r", "nowhere", limit=60).images[:30])
+
+
+def test_co_localisation_has_one_class_and_clutter_of_all():
+    labels = data.load("mnist", "nowhere", train=True).labels
+    training, validation = datasets.load_training("mnist_coloc", "nowhere", seed=0, name_class="7")
+    assert len(training) + len(validation) == (labels == 7).sum()
+    assert set(training.images.labels.tolist()) == {7} and len(training.pool) == len(labels)
+    limited, _ = datasets.load_training("mnist_coloc", "nowhere", seed=0, limit=50)
+    assert len(limited) == 45 and set(limited.images.labels.tolist()) == {0}
+    assert limited.epoch(1).shape == (1, 84, 84)
+    with pytest.raises(UserError, match="--name_class x: expected one of 0, 1"):
+        datasets.load_test("mnist_coloc", "nowhere", name_class="x")
 
 
 def test_checksums_name_every_distortion():
