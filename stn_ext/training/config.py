@@ -116,7 +116,7 @@ def _data_options(option: Callable) -> None:
         metavar="NAME",
         help="the data set: mnist, fashion_mnist, kmnist or imagefolder (your own pictures); with one of "
         f"{', '.join('_' + name for name in DISTORTIONS)} after any but the last, distorted anew in each "
-        "epoch: mnist_rts, fashion_mnist_tc, ...",
+        "epoch: mnist_rts, fashion_mnist_tc, ...; coloc and coloc_t are co-localisation",
     )
     option(
         "--dir_data",
