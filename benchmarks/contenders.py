@@ -6,7 +6,7 @@ import importlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -61,32 +61,28 @@ def fused(input: Tensor, theta: Tensor, size: Size | None = None) -> Tensor:
     return stn_ext.thin_plate_spline_sample(input, theta, POINTS.to(theta.device), size)
 
 
-def pytorch(input: Tensor, theta: Tensor, size: Size | None = None) -> Tensor:
+def pytorch(input: Tensor, theta: Tensor, size: Size | None = None, basis: Tensor | None = None) -> Tensor:
+    """basis: functions of the output's pixels (H W, B), of which theta makes coordinates; None if affine."""
     size = tuple(size or input.shape[2:])
-    if is_affine(theta):
+    if basis is None:
         grid = F.affine_grid(theta, [*input.shape[:2], *size], align_corners=False)
     else:
-        basis = projective_basis if theta.shape[1:] == (3, 3) else spline_basis
-        at = basis(size, theta.device) @ theta.transpose(1, 2)
+        at = basis @ theta.transpose(1, 2)
         grid = (at if at.shape[-1] == 2 else at[..., :2] / at[..., 2:]).view(len(theta), *size, 2)
     return F.grid_sample(input, grid, align_corners=False)
 
 
-# What a thrifty user computes once for a size: functions of the output's pixels, which theta combines.
-
-
-@cache
-def projective_basis(size: Size, device: torch.device) -> Tensor:
-    """x, y and 1 at each pixel, (H W, 3)."""
-    grid = F.affine_grid(torch.eye(2, 3, device=device)[None], [1, 1, *size], align_corners=False).view(-1, 2)
-    return torch.cat((grid, torch.ones_like(grid[:, :1])), 1)
-
-
-@cache
-def spline_basis(size: Size, device: torch.device) -> Tensor:
-    """And the radial functions before them, (H W, K + 3)."""
-    linear = projective_basis(size, device)
-    squares = (linear[:, None, :2] - POINTS.to(device)).square().sum(-1)
+def basis_of(problem: Problem) -> Tensor | None:
+    """What a thrifty user computes once for a size: at each pixel (radial functions,) x, y and 1."""
+    theta, size = problem.theta, problem.size
+    if is_affine(theta):
+        return None
+    eye = torch.eye(2, 3, device=theta.device)[None]
+    grid = F.affine_grid(eye, [1, 1, *size], align_corners=False).view(-1, 2)
+    linear = torch.cat((grid, torch.ones_like(grid[:, :1])), 1)
+    if theta.shape[1:] == (3, 3):
+        return linear
+    squares = (grid[:, None] - POINTS.to(grid)).square().sum(-1)
     return torch.cat((torch.xlogy(squares, squares), linear), 1)
 
 
@@ -115,9 +111,14 @@ def check_affine(problem: Problem) -> None:
         raise DoesNotApply
 
 
+def prepare_pytorch(problem: Problem, warp: Callable[..., Tensor] = pytorch) -> Prepared:
+    warp = partial(warp, size=problem.size, basis=basis_of(problem))
+    return Prepared(warp, problem.input, problem.theta)
+
+
 def prepare_compiled(problem: Problem) -> Prepared:
     torch._dynamo.reset()  # else the number of recompilations is limited over all cases together
-    return of_tensors(torch.compile(pytorch, dynamic=False))(problem)
+    return prepare_pytorch(problem, torch.compile(pytorch, dynamic=False))
 
 
 def prepare_cudnn(problem: Problem) -> Prepared:
@@ -226,7 +227,7 @@ def prepare_opencv(problem: Problem) -> Prepared:
 OURS, BASELINE, FLOOR = "stn_ext", "pytorch", "copy"
 CONTENDERS = {
     OURS: Contender("stn_ext", of_tensors(fused)),
-    BASELINE: Contender("PyTorch", of_tensors(pytorch)),
+    BASELINE: Contender("PyTorch", prepare_pytorch),
     "broadcast": Contender("broadcast grid", prepare_broadcast),
     "compile": Contender("torch.compile", prepare_compiled),
     "cudnn": Contender("cuDNN", prepare_cudnn),
