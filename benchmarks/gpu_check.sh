@@ -60,9 +60,8 @@ architecture=$("$python" -c 'import torch; print("%d.%d" % torch.cuda.get_device
 stage gpu 60 "$python" -c 'import torch; print(torch.cuda.get_device_name(), "PyTorch", torch.__version__)'
 STN_EXT_CUDA=1 stage build 200 "$python" setup.py build_ext --inplace
 operators=(tests/test_functional.py tests/test_autograd.py tests/test_properties.py tests/test_determinism.py)
-operators+=(tests/test_errors.py tests/csrc/test_cuda_operators.py tests/test_warps.py)
-stage tests 120 "$python" -m pytest -q -p no:cacheprovider --device cuda "${operators[@]}"
-stage calculus 90 "$python" -m pytest -q -p no:cacheprovider --device cuda tests/test_calculus.py
+operators+=(tests/test_errors.py tests/csrc/test_cuda_operators.py tests/test_warps.py tests/test_calculus.py)
+stage tests 200 "$python" -m pytest -q -p no:cacheprovider --device cuda "${operators[@]}"
 passes=(--pass forward --pass forward+backward --pass forward+theta)
 stage sampler 180 "$python" benchmarks/sampler.py --device cuda --seconds 0.7 "${passes[@]}" \
   --json "$out/sampler-cuda.json"

@@ -27,9 +27,9 @@ struct Lines {
   double x[kMaxAxes + 1], y[kMaxAxes + 1], z[kMaxAxes + 1], one[kMaxAxes + 1];
   double centre[kMaxAxes];
 
-  STN_INLINE double at(int s, int dims, int64_t j, int64_t i, int64_t slice) const {
-    const double plane =
-        x[s] * (static_cast<double>(j) - centre[0]) + y[s] * (static_cast<double>(i) - centre[1]) + one[s];
+  // A row's part of stream s.
+  STN_INLINE double row(int s, int dims, int64_t i, int64_t slice) const {
+    const double plane = y[s] * (static_cast<double>(i) - centre[1]) + one[s];
     return dims == 3 ? plane + z[s] * (static_cast<double>(slice) - centre[2]) : plane;
   }
 };

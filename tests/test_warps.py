@@ -97,6 +97,16 @@ def test_what_is_not_a_number(kind, mode, device):
     assert torch.equal(grad_input, torch.zeros_like(grad_input))
 
 
+@kinds
+@pytest.mark.parametrize("mode", ("bilinear", "nearest"))
+def test_infinite_slopes_lead_outside(kind, mode, device):
+    input, theta = problem(kind, device, torch.float32)
+    dims = input.ndim - 2
+    theta[:, 0, -dims - 1] = torch.inf  # of x; no pixel lies on the axis in the middle of an even width
+    output = kind.warp(input, theta, (*kind.size[:-1], 8), mode=mode)
+    assert torch.equal(output, torch.zeros_like(output))
+
+
 def test_points_behind_the_horizon_lie_outside(device):
     input = torch.rand(1, 2, 8, 9, device=device) + 1
     theta = torch.tensor([[[1.0, 0, 0], [0, 1, 0], [2, 0, 0]]], device=device)  # depth 2 x

@@ -48,12 +48,6 @@ at::Tensor readable(const at::Tensor& images, Layout layout) {
   return small ? t : t.contiguous(format_of(layout));
 }
 
-void check_pixels(at::IntArrayRef in_size) {
-  TORCH_CHECK_VALUE(in_size[0] * in_size[1] <= std::numeric_limits<int32_t>::max(),
-                    "affine_sample: expected images of at most 2^31 - 1 pixels on the CPU, but got ",
-                    in_size);
-}
-
 // Whether to write images past the caches: a large result would only drive other data out of them.
 template <class T>
 bool streams(const at::Tensor& t, const Images<T>& to) {
@@ -127,7 +121,6 @@ void all_samples(const Problem<T>& p, Layout layout) {
 
 void affine_sample(const at::Tensor& input, const Map& map, const at::Tensor& output) {
   const at::IntArrayRef in_size = input.sizes().slice(2);
-  check_pixels(in_size);
   const Layout layout = layout_of(input);
   const at::Tensor images = readable(input, layout), theta = float_or_double(map.theta),
                    index = shared_index(map, input.size(0));
@@ -168,7 +161,6 @@ std::vector<double> all_moments(const Problem<T>& p, Layout layout) {
 
 at::Tensor affine_moments(const at::Tensor& grad, const at::Tensor& input, const Map& map) {
   const at::IntArrayRef in_size = input.sizes().slice(2);
-  check_pixels(in_size);
   const Layout layout = layout_of(input);
   const at::Tensor images = readable(input, layout), theta = float_or_double(map.theta),
                    index = shared_index(map, input.size(0)), g = grad.contiguous(format_of(layout));
@@ -230,7 +222,6 @@ void adjoint_tiles(const Problem<T>& p, const Sharing& sharing) {
 
 void affine_adjoint(const at::Tensor& grad, const Map& map, const at::Tensor& grad_input) {
   const at::IntArrayRef in_size = grad_input.sizes().slice(2);
-  check_pixels(in_size);
   const at::Tensor theta = float_or_double(map.theta), g = grad.contiguous(format_of(layout_of(grad)));
   const Sharing sharing(map, grad_input.size(0));
   AT_DISPATCH_FLOATING_TYPES(grad.scalar_type(), "affine_sample", [&] {

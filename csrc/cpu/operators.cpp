@@ -5,6 +5,8 @@
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
+#include <limits>
+
 #include "backend.h"
 #include "tensors.h"
 
@@ -14,6 +16,11 @@ namespace {
 // The kernels' own dtypes.
 bool is_native(const at::Tensor& images) {
   return images.scalar_type() == at::kFloat || images.scalar_type() == at::kDouble;
+}
+
+// Whether the affine kernels are for it: they count an image's pixels in 32 bits.
+bool is_plain(const Map& map, at::IntArrayRef in_size) {
+  return map.is_plain() && in_size[0] * in_size[1] <= std::numeric_limits<int32_t>::max();
 }
 
 at::Tensor images_of(const at::Tensor& like, int64_t count, at::IntArrayRef size) {
@@ -38,7 +45,7 @@ at::Tensor sample(const at::Tensor& input, const Map& map, at::IntArrayRef size)
   if (!is_native(input)) return narrowed(sample(input.to(at::kFloat), map, size), input.scalar_type());
   const at::Tensor output = images_of(input, map.count(), size);
   if (output.numel() == 0) return output;
-  map.is_plain() ? affine_sample(input, map, output) : warp_sample(input, map, output);
+  is_plain(map, input.sizes().slice(2)) ? affine_sample(input, map, output) : warp_sample(input, map, output);
   return output;
 }
 
@@ -46,8 +53,8 @@ at::Tensor moments(const at::Tensor& grad, const at::Tensor& input, const Map& m
   check_index(map, input.size(0));
   if (grad.numel() == 0 || map.nearest) return at::zeros(map.theta.sizes(), map.theta.options());
   if (!is_native(input)) return moments(grad.to(at::kFloat), input.to(at::kFloat), map);
-  const at::Tensor grad_theta =
-      map.is_plain() ? affine_moments(grad, input, map) : warp_moments(grad, input, map);
+  const at::Tensor grad_theta = is_plain(map, input.sizes().slice(2)) ? affine_moments(grad, input, map)
+                                                                      : warp_moments(grad, input, map);
   return grad_theta.to(map.theta.scalar_type());
 }
 
@@ -56,7 +63,7 @@ at::Tensor adjoint(const at::Tensor& grad, const Map& map, int64_t images, at::I
   if (!is_native(grad)) return narrowed(adjoint(grad.to(at::kFloat), map, images, size), grad.scalar_type());
   const at::Tensor grad_input = images_of(grad, images, size);
   if (grad_input.numel() == 0 || grad.numel() == 0) return grad_input.zero_();
-  map.is_plain() ? affine_adjoint(grad, map, grad_input) : warp_adjoint(grad, map, grad_input);
+  is_plain(map, size) ? affine_adjoint(grad, map, grad_input) : warp_adjoint(grad, map, grad_input);
   return grad_input;
 }
 

@@ -53,10 +53,11 @@ struct Positions {
 template <class T>
 STN_INLINE void fill_stream(const Warp<T>& w, const Lines& l, int stream, const RowBlock& b, const T* radial,
                             int count, double* u) {
-  const double begin = l.at(stream, w.dims, b.j, b.row % w.out[1], b.row / w.out[1]), step = l.x[stream];
-  Vec<double> number = lane_numbers<double>();
+  const double row = l.row(stream, w.dims, b.row % w.out[1], b.row / w.out[1]), slope = l.x[stream];
+  // Counted from the centre, so that an infinite slope gives infinite coordinates.
+  Vec<double> number = lane_numbers<double>() + (static_cast<double>(b.j) - l.centre[0]);
   constexpr int lanes = Simd<double>::lanes;
-  for (int k = 0; k < count; k += lanes, number += lanes) store(u + k, begin + step * number);
+  for (int k = 0; k < count; k += lanes, number += lanes) store(u + k, row + slope * number);
   const int64_t functions = w.radial();
   if (functions == 0) return;
   alignas(64) T sum[kBlock];

@@ -187,7 +187,7 @@ void run_warp(const Kernels<T>& kernels) {
   kernels.warp_sample(w, part, radial.get());
   kernels.warp_moments(w, part, radial.get(), gradients.data());
   const stn::cpu::Reach none{1 << 30, -1};
-  std::vector<stn::cpu::Reach> reaches(static_cast<size_t>(w.maps * stn::cpu::Bundles(w).count), none);
+  std::vector<stn::cpu::Reach> reaches(static_cast<size_t>(w.maps * stn::Bundles(w).count), none);
   kernels.warp_reaches(w, part, radial.get(), reaches.data());
   // The first image is read by all maps.
   const std::vector<stn::cpu::Readers> readers{{all.data(), all.data() + all.size()}, {nullptr, nullptr}};
