@@ -44,6 +44,7 @@ template <class T>
 struct Warp {
   int dims;  // 2, or 3 for volumes
   bool perspective, nearest, align_corners;
+  bool past_caches;  // on the CPU: how the result is written
   Padding padding;
   int64_t in[kMaxAxes], out[kMaxAxes];  // lengths; z is 1 for images
   int64_t stored[kMaxAxes];             // of the input, at least 2 along each of its axes

@@ -286,13 +286,7 @@ STN_INLINE void for_deposits(const Problem<T>& p, const Readers& readers, const 
   for (const int64_t* n = readers.begin; n < readers.end; ++n) {
     const Geometry<T> g(p, *n, 0);
     const auto of_map = [&](const Deposits<T>& d, int64_t i, int64_t j) STN_LAMBDA { f(d, *n, i, j); };
-    if (p.padding == Padding::zeros) {
-      for_deposits<Padding::zeros>(g, t, of_map);
-    } else if (p.padding == Padding::border) {
-      for_deposits<Padding::border>(g, t, of_map);
-    } else {
-      for_deposits<Padding::reflection>(g, t, of_map);
-    }
+    with_padding(p.padding, [&](auto padding) STN_LAMBDA { for_deposits<padding.value>(g, t, of_map); });
   }
 }
 
@@ -404,15 +398,16 @@ struct SparseCells : TileFrame<T> {
   STN_INLINE void collect(bool) const {}
 };
 
-template <template <int, class> class Cells, int channels, class T>
-STN_INLINE void adjoint_to(const Problem<T>& p, int64_t image, const Readers& readers, int64_t c,
-                           const Tile& tile, T* scratch) {
+// source: what for_deposits takes: the problem itself, or any map's (warp_kernels.h).
+template <template <int, class> class Cells, int channels, class T, class Source>
+STN_INLINE void adjoint_to(const Problem<T>& p, const Source& source, int64_t image, const Readers& readers,
+                           int64_t c, const Tile& tile, T* scratch) {
   const Images<T>& to = p.grad_input;
   T* first = to.data + image * to.batch + c * to.channel + tile.top * to.row + tile.left * to.pixel;
   const Cells<channels, T> cells(tile, to, first, scratch);
   cells.clear();
   Queue<channels, T> queue;
-  for_deposits(p, readers, cells, [&](const Deposits<T>& d, int64_t n, int64_t i, int64_t j) STN_LAMBDA {
+  const auto enqueue = [&](const Deposits<T>& d, int64_t n, int64_t i, int64_t j) STN_LAMBDA {
     const T* from = p.grad.data + n * p.grad.batch + c * p.grad.channel + i * p.grad.row + j * p.grad.pixel;
     store(queue.cell + queue.count, d.cell);
     store_quads<T>(queue.weight + 4 * queue.count, d.w00, d.w01, d.w10, d.w11);
@@ -424,36 +419,45 @@ STN_INLINE void adjoint_to(const Problem<T>& p, int64_t image, const Readers& re
     if (queue.count < queue.capacity) return;
     cells.add(queue);
     queue.count = 0;
-  });
+  };
+  for_deposits(source, readers, cells, enqueue);
   cells.add(queue);
   cells.collect(p.streams);
   if (p.streams) end_streams();
 }
 
-template <int channels, class T>
-void adjoint_channels(const Problem<T>& p, int64_t image, const Readers& readers, int64_t c, const Tile& tile,
-                      T* scratch) {
+template <int channels, class T, class Source>
+void adjoint_channels(const Problem<T>& p, const Source& source, int64_t image, const Readers& readers,
+                      int64_t c, const Tile& tile, T* scratch) {
   if (is_sparse(p.frame)) {
-    adjoint_to<SparseCells, channels>(p, image, readers, c, tile, scratch);
+    adjoint_to<SparseCells, channels>(p, source, image, readers, c, tile, scratch);
   } else {
-    adjoint_to<QuadCells, channels>(p, image, readers, c, tile, scratch);
+    adjoint_to<QuadCells, channels>(p, source, image, readers, c, tile, scratch);
+  }
+}
+
+// Up to kQuadChannels channels from c on, of one tile.
+template <class T, class Source>
+STN_INLINE void adjoint_quads(const Problem<T>& p, const Source& source, int64_t image,
+                              const Readers& readers, int64_t c, int64_t channels, const Tile& tile,
+                              T* scratch) {
+  static_assert(kQuadChannels == 4, "one case each");
+  switch (channels) {
+    case 1:
+      return adjoint_channels<1>(p, source, image, readers, c, tile, scratch);
+    case 2:
+      return adjoint_channels<2>(p, source, image, readers, c, tile, scratch);
+    case 3:
+      return adjoint_channels<3>(p, source, image, readers, c, tile, scratch);
+    default:
+      return adjoint_channels<4>(p, source, image, readers, c, tile, scratch);
   }
 }
 
 template <class T>
 void adjoint(const Problem<T>& p, int64_t image, const Readers& readers, int64_t c, int64_t channels,
              const Tile& tile, T* scratch) {
-  static_assert(kQuadChannels == 4, "one case each");
-  switch (channels) {
-    case 1:
-      return adjoint_channels<1>(p, image, readers, c, tile, scratch);
-    case 2:
-      return adjoint_channels<2>(p, image, readers, c, tile, scratch);
-    case 3:
-      return adjoint_channels<3>(p, image, readers, c, tile, scratch);
-    default:
-      return adjoint_channels<4>(p, image, readers, c, tile, scratch);
-  }
+  adjoint_quads(p, p, image, readers, c, channels, tile, scratch);
 }
 
 }  // namespace STN_LEVEL

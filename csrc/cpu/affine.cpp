@@ -19,8 +19,7 @@
 namespace stn::cpu {
 namespace {
 
-constexpr int64_t kMaxUnits = 64;    // parts of one image, channels last
-constexpr int64_t kLarge = 8 << 20;  // bytes of a result of which caches keep too little for its reader
+constexpr int64_t kMaxUnits = 64;  // parts of one image, channels last
 
 // How a problem's channels are worked on.
 enum class Layout { planes, channels_last };
@@ -46,14 +45,6 @@ at::Tensor readable(const at::Tensor& images, Layout layout) {
   const bool small =
       side_by_side && (t.size(2) - 1) * (row / pixel) + t.size(3) <= std::numeric_limits<int32_t>::max();
   return small ? t : t.contiguous(format_of(layout));
-}
-
-// Whether to write images past the caches: a large result would only drive other data out of them.
-template <class T>
-bool streams(const at::Tensor& t, const Images<T>& to) {
-  const auto aligned = [](int64_t elements) { return elements * int64_t{sizeof(T)} % kStreamed == 0; };
-  return t.numel() * int64_t{sizeof(T)} >= kLarge && reinterpret_cast<uintptr_t>(to.data) % kStreamed == 0 &&
-         to.pixel == 1 && aligned(to.row) && aligned(to.channel) && aligned(to.batch);
 }
 
 // The division of each image's output into parts: of rows, and of channels.
@@ -183,37 +174,24 @@ at::Tensor affine_moments(const at::Tensor& grad, const at::Tensor& input, const
 
 namespace {
 
-// An axis in the fewest parts of at most kTile pixels, as equal as they can be in whole `unit`s.
-struct Tiling {
-  int64_t length, size, count;
-
-  Tiling(int64_t n, int64_t unit)
-      : length(n), size(ceil_div(ceil_div(n, ceil_div(n, kTile)), unit) * unit), count(ceil_div(n, size)) {}
-  int64_t begin(int64_t k) const { return k * size; }
-  int64_t extent(int64_t k) const { return std::min(size, length - k * size); }
-};
-
 // grad_input, tile by tile; each is written once.
 template <class T>
 void adjoint_tiles(const Problem<T>& p, const Sharing& sharing) {
   const auto& k = kernels<T>();
-  // Rows of tiles begin where streams can.
-  const Tiling down(p.frame.height, 1), across(p.frame.width, p.streams ? kStreamed / int64_t{sizeof(T)} : 1);
-  const bool vectors = p.channels >= k.group && !is_sparse(p.frame);
-  const int64_t group = vectors ? k.group : std::min(kQuadChannels, p.channels);
-  const int64_t scratch_values = vectors ? kTileCells * group : quad_scratch(group);
-  const int64_t tiles = down.count * across.count, groups = ceil_div(p.channels, group);
+  const Tiling down(p.frame.height, kTile, 1), across(p.frame.width, kTile, tiling_unit<T>(p.streams));
+  const ChannelGroups groups(p.channels, k.group, is_sparse(p.frame));
+  const int64_t tiles = down.count * across.count;
   const int64_t pixels = std::max(p.frame.height * p.frame.width, p.frame.out_height * p.frame.out_width);
-  const int64_t values = ceil_div(pixels * std::min(p.channels, group), tiles);
+  const int64_t values = ceil_div(pixels * groups.size, tiles);
   const int64_t grain = std::max<int64_t>(1, kGrain / values);
-  at::parallel_for(0, sharing.images() * groups * tiles, grain, [&](int64_t begin, int64_t end) {
-    const std::unique_ptr<T[]> scratch(new T[static_cast<size_t>(scratch_values)]);
+  at::parallel_for(0, sharing.images() * groups.count * tiles, grain, [&](int64_t begin, int64_t end) {
+    const std::unique_ptr<T[]> scratch(new T[static_cast<size_t>(groups.scratch)]);
     for (int64_t u = begin; u < end; ++u) {
-      const int64_t n = u / tiles / groups, c = u / tiles % groups * group;
+      const int64_t n = u / tiles / groups.count, c = u / tiles % groups.count * groups.size;
       const int64_t y = u % tiles / across.count, x = u % across.count;
       const Tile tile{down.begin(y), across.begin(x), down.extent(y), across.extent(x)};
-      const auto kernel = vectors ? k.adjoint_group : k.adjoint;
-      kernel(p, n, sharing.readers(n), c, std::min(group, p.channels - c), tile, scratch.get());
+      const auto kernel = groups.vectors ? k.adjoint_group : k.adjoint;
+      kernel(p, n, sharing.readers(n), c, std::min(groups.size, p.channels - c), tile, scratch.get());
     }
   });
 }

@@ -16,6 +16,18 @@ struct OutTile {
   int64_t top, left, rows, columns;
 };
 
+// f(padding), as a type whose value it is.
+template <Padding padding>
+struct PaddingIs {
+  static constexpr Padding value = padding;
+};
+template <class F>
+STN_INLINE auto with_padding(Padding padding, const F& f) {
+  if (padding == Padding::zeros) return f(PaddingIs<Padding::zeros>());
+  if (padding == Padding::border) return f(PaddingIs<Padding::border>());
+  return f(PaddingIs<Padding::reflection>());
+}
+
 // Far more than a coordinate's error, so that what lies beyond it needs no test of its own.
 constexpr double kMargin = 1.0 / 64;
 

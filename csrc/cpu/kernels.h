@@ -38,23 +38,30 @@ struct WarpPart {
 
 constexpr int64_t kRadialStride = kTilePixels + kWalk;
 
-// Rows of an image's gradient, or slices of a volume's, that are computed in one piece.
-struct Slab {
-  int64_t begin, end;
-};
-constexpr int64_t kSlab = 64, kWarpChannels = 8;  // at most
+// Radial functions of bundles that are kept, at most.
+constexpr int64_t kRadialSlots = 8;
+template <class T>
+STN_INLINE int64_t radial_slots(const Warp<T>& w) {
+  const int64_t count = Bundles(w).count;
+  return count <= kRadialSlots ? count : 1;
+}
 
-// The first taps of a bundle's pixels along the last axis lie between these, both inclusive.
-struct Reach {
-  int64_t low, high;
-};
+// Channels, and rows of an image's gradient or slices of a volume's, that are computed in one piece, at most:
+// where pixels are not worked on as planes are.
+constexpr int64_t kWarpChannels = 8, kSlabRows = 64, kSlabSlices = 16;
 
-// One slab of some channels of images [image_begin, image_end).
-struct SlabPart {
+// Whether a map's pixels lie in a plane, bilinear and without a tangent.
+template <class T>
+STN_INLINE bool is_planar(const Warp<T>& w) {
+  return w.dims == 2 && !w.tangent && !w.nearest && w.in[0] < (1 << 24) && w.in[1] < (1 << 24);
+}
+
+// One tile of some channels of images [image_begin, image_end).
+struct TilePart {
   int64_t image_begin, image_end, channel, channels;
-  Slab slab;
+  WarpTile tile;
   const Readers* readers;  // of each image
-  const Reach* reaches;    // null where there is one slab only
+  const WarpBox* boxes;    // (maps, bundles); null where there is one tile only
 };
 
 // The primitives, in the forms that suit a problem; affine.cpp chooses.
@@ -86,10 +93,11 @@ struct Kernels {
   void (*warp_sample)(const Warp<T>&, const WarpPart&, T* radial);
   // gradients: theta's, of the part's maps, to be added to.
   void (*warp_moments)(const Warp<T>&, const WarpPart&, T* radial, double* gradients);
-  // Of all bundles of a part, which has them whole.
-  void (*warp_reaches)(const Warp<T>&, const WarpPart&, T* radial, Reach*);
-  // grad_input of a part.
-  void (*warp_adjoint)(const Warp<T>&, const SlabPart&, T* radial);
+  // boxes: (maps, bundles), of the bundles that a part has whole.
+  void (*warp_boxes)(const Warp<T>&, const WarpPart&, T* radial, WarpBox* boxes);
+  // grad_input of a part. radial: radial_slots times as much. Planes take up to kQuadChannels channels, or as
+  // many as `group`; scratch is theirs, as for adjoint and adjoint_group.
+  void (*warp_adjoint)(const Warp<T>&, const TilePart&, T* radial, T* scratch);
 };
 
 // Whether so few output pixels fall on the input that what they add is written where it belongs at once.

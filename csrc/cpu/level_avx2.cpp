@@ -15,7 +15,7 @@
 #define STN_LEVEL avx2
 #define STN_LEVEL_AVX2  // not __AVX2__, which the pragma does not define in every compiler
 #define STN_VECTOR_BYTES 32
-#include "packed_kernels.h"
+#include "level_kernels.h"
 
 namespace stn::cpu {
 Level avx2_level() { return avx2::level("avx2"); }

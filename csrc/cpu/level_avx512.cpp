@@ -18,7 +18,7 @@
 #define STN_LEVEL avx512
 #define STN_LEVEL_AVX512
 #define STN_VECTOR_BYTES 64
-#include "packed_kernels.h"
+#include "level_kernels.h"
 
 namespace stn::cpu {
 Level avx512_level() { return avx512::level("avx512"); }

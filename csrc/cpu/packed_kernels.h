@@ -5,7 +5,6 @@
 
 #include "adjoint_kernels.h"
 #include "tile_kernels.h"
-#include "warp_kernels.h"
 
 namespace stn::cpu {
 namespace STN_LEVEL {
@@ -213,20 +212,22 @@ STN_INLINE void store_pixels(const Images<T>& to, T* data, int64_t channels, int
   for (int c = 0; c < lanes && c < channels; ++c) store_some(data + c * to.channel, v[c], count);
 }
 
-// Up to a vector of channels from c on, of one tile; in planes or channels last.
-template <class T>
-void adjoint_group(const Problem<T>& p, int64_t image, const Readers& readers, int64_t c, int64_t channels,
-                   const Tile& tile, T* scratch) {
+// Up to a vector of channels from c on, of one tile; in planes or channels last. source: as for adjoint_to.
+template <class T, class Source>
+STN_INLINE void adjoint_vectors(const Problem<T>& p, const Source& source, int64_t image,
+                                const Readers& readers, int64_t c, int64_t channels, const Tile& tile,
+                                T* scratch) {
   constexpr int lanes = Simd<T>::lanes;
   const PackedCells<T> cells(tile, scratch);
   const T* grad = p.grad.data + c * p.grad.channel;
   Vec<T> v[lanes] = {};
   cells.clear();
-  for_deposits(p, readers, cells, [&](const Deposits<T>& d, int64_t n, int64_t i, int64_t j) STN_LAMBDA {
+  const auto add = [&](const Deposits<T>& d, int64_t n, int64_t i, int64_t j) STN_LAMBDA {
     const int64_t count = p.frame.out_width - j;
     load_pixels(p.grad, grad + n * p.grad.batch + i * p.grad.row + j * p.grad.pixel, channels, count, v);
     cells.add(d, v, count);
-  });
+  };
+  for_deposits(source, readers, cells, add);
   const Images<T>& to = p.grad_input;
   T* out = to.data + image * to.batch + c * to.channel + tile.top * to.row + tile.left * to.pixel;
   for (int64_t y = 0; y < tile.height; ++y) {
@@ -239,14 +240,10 @@ void adjoint_group(const Problem<T>& p, int64_t image, const Readers& readers, i
 }
 
 template <class T>
-constexpr Kernels<T> kernels() {
-  return {
-      Simd<T>::lanes,           sample<T>,        moments<T>,     adjoint<T>,      sample_channels_last<T>,
-      moments_channels_last<T>, adjoint_group<T>, warp_sample<T>, warp_moments<T>, warp_reaches<T>,
-      warp_adjoint<T>};
+void adjoint_group(const Problem<T>& p, int64_t image, const Readers& readers, int64_t c, int64_t channels,
+                   const Tile& tile, T* scratch) {
+  adjoint_vectors(p, p, image, readers, c, channels, tile, scratch);
 }
-
-inline Level level(const char* name) { return {name, kernels<float>(), kernels<double>()}; }
 
 }  // namespace STN_LEVEL
 }  // namespace stn::cpu

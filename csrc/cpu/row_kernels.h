@@ -87,12 +87,9 @@ STN_INLINE bool fill_block(const Geometry<T>& g, int64_t i, int64_t j, int64_t c
                  sy.outside(-1 - kMargin, g.y.last + 1 + kMargin))) {
       return false;
     }
-    fill_any<Padding::zeros, derivatives>(g, sx, sy, b);
-  } else if (p.padding == Padding::border) {
-    fill_any<Padding::border, derivatives>(g, sx, sy, b);
-  } else {
-    fill_any<Padding::reflection, derivatives>(g, sx, sy, b);
   }
+  with_padding(p.padding,
+               [&](auto padding) STN_LAMBDA { fill_any<padding.value, derivatives>(g, sx, sy, b); });
   return true;
 }
 

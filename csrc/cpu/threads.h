@@ -1,6 +1,9 @@
 // How work is divided over threads, and which maps read which image.
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -11,6 +14,49 @@ namespace stn::cpu {
 
 constexpr int64_t kUnit = 1 << 14;   // output values that are worth a task of their own
 constexpr int64_t kGrain = 1 << 15;  // and those that are worth waking a thread
+
+constexpr int64_t kLarge = 8 << 20;  // bytes of a result of which caches keep too little for its reader
+
+// Whether to write images past the caches: a large result would only drive other data out of them.
+template <class T>
+bool streams(const at::Tensor& t, const Images<T>& to) {
+  const auto aligned = [](int64_t elements) { return elements * int64_t{sizeof(T)} % kStreamed == 0; };
+  return t.numel() * int64_t{sizeof(T)} >= kLarge && reinterpret_cast<uintptr_t>(to.data) % kStreamed == 0 &&
+         to.pixel == 1 && aligned(to.row) && aligned(to.channel) && aligned(to.batch);
+}
+
+// An axis of the input in the fewest parts of at most `most` pixels, as equal as they can be in whole
+// `unit`s.
+struct Tiling {
+  int64_t length, size, count;
+
+  Tiling(int64_t n, int64_t most, int64_t unit)
+      : length(n), size(ceil_div(ceil_div(n, ceil_div(n, most)), unit) * unit), count(ceil_div(n, size)) {}
+  int64_t begin(int64_t k) const { return k * size; }
+  int64_t extent(int64_t k) const { return std::min(size, length - k * size); }
+};
+
+// Of a tile's rows, so that each begins where streams can.
+template <class T>
+int64_t tiling_unit(bool streams) {
+  return streams ? kStreamed / int64_t{sizeof(T)} : 1;
+}
+
+// The division of the channels for adjoint.
+struct ChannelGroups {
+  bool vectors;
+  int64_t size, count, scratch;  // channels in a group, groups, values to work with
+
+  // Of planes. group: channels in a vector.
+  ChannelGroups(int64_t channels, int64_t group, bool sparse)
+      : vectors(channels >= group && !sparse),
+        size(vectors ? group : std::min(kQuadChannels, channels)),
+        count(ceil_div(channels, size)),
+        scratch(std::max(vectors ? kTileCells * group : 0, quad_scratch(std::min(kQuadChannels, size)))) {}
+  // Of at most so many.
+  ChannelGroups(int64_t channels, int64_t most)
+      : vectors(false), size(std::min(most, channels)), count(ceil_div(channels, size)), scratch(0) {}
+};
 
 // The maps that read each image, in order.
 class Sharing {

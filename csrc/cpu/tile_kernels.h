@@ -156,13 +156,7 @@ STN_INLINE void locate(const Geometry<T>& g, const OutTile& t, const Window& w, 
 
 template <bool slopes, class T>
 STN_INLINE void locate(const Geometry<T>& g, const OutTile& t, const Window& w, TileScratch<T>* s) {
-  if (g.p.padding == Padding::zeros) {
-    locate<Padding::zeros, slopes>(g, t, w, s);
-  } else if (g.p.padding == Padding::border) {
-    locate<Padding::border, slopes>(g, t, w, s);
-  } else {
-    locate<Padding::reflection, slopes>(g, t, w, s);
-  }
+  with_padding(g.p.padding, [&](auto padding) STN_LAMBDA { locate<padding.value, slopes>(g, t, w, s); });
 }
 
 // f(tile) for the tiles of output rows [begin, end).

@@ -5,6 +5,8 @@
 #include <ATen/ops/constant_pad_nd.h>
 
 #include <algorithm>
+#include <memory>
+#include <vector>
 
 #include "backend.h"
 #include "level.h"
@@ -63,39 +65,59 @@ void for_parts(const Warp<T>& w, const WarpParts& parts, const F& f) {
 }
 
 template <class T>
-std::vector<Reach> reaches(const Warp<T>& w) {
-  constexpr int64_t most = 1 << 30;
-  std::vector<Reach> result(static_cast<size_t>(w.maps * Bundles(w).count), Reach{most, -1});
+std::vector<WarpBox> boxes_of(const Warp<T>& w) {
+  std::vector<WarpBox> boxes(static_cast<size_t>(w.maps * Bundles(w).count));
   for_parts(w, WarpParts(w, kBundleRows), [&](const WarpPart& part, int64_t, T* radial) {
-    kernels<T>().warp_reaches(w, part, radial, result.data());
+    kernels<T>().warp_boxes(w, part, radial, boxes.data());
   });
-  return result;
+  return boxes;
 }
 
+// The division of the input into tiles.
+struct Tilings {
+  Tiling x, y, z;
+
+  template <class T>
+  explicit Tilings(const Warp<T>& w)
+      : x(w.in[0], is_planar(w) ? kTile : w.in[0], tiling_unit<T>(w.past_caches)),
+        y(w.in[1], is_planar(w) ? kTile : (w.dims == 2 ? kSlabRows : w.in[1]), 1),
+        z(w.in[2], kSlabSlices, 1) {}
+
+  int64_t count() const { return x.count * y.count * z.count; }
+  WarpTile tile(int64_t k) const {
+    const int64_t i = k % x.count, j = k / x.count % y.count, l = k / x.count / y.count;
+    return {{x.begin(i), y.begin(j), z.begin(l)}, {x.extent(i), y.extent(j), z.extent(l)}};
+  }
+};
+
+// grad_input, tile by tile; each is written once.
 template <class T>
-void adjoint_slabs(const Warp<T>& w, const Sharing& sharing) {
-  const int64_t length = w.in[w.dims - 1], slabs = ceil_div(length, w.dims == 2 ? kSlab : kSlab / 4);
-  const int64_t thickness = ceil_div(length, slabs), groups = ceil_div(w.channels, kWarpChannels);
+void adjoint_tiles(const Warp<T>& w, const Sharing& sharing) {
+  const auto& k = kernels<T>();
+  const Tilings tilings(w);
+  const int64_t pixels = w.in[0] * w.in[1] * w.in[2], out_pixels = w.out[0] * w.rows(),
+                tiles = tilings.count();
+  ChannelGroups groups(w.channels, k.group, is_sparse({w.in[1], w.in[0], w.out[1], w.out[0], false}));
+  if (!is_planar(w)) groups = ChannelGroups(w.channels, kWarpChannels);
   const int64_t images = w.points ? kShared : 1, parts = ceil_div(w.images, images);
-  const std::vector<Reach> reached = slabs > 1 ? reaches(w) : std::vector<Reach>();
+  const std::vector<WarpBox> boxes = tiles > 1 ? boxes_of(w) : std::vector<WarpBox>();
   std::vector<Readers> readers;
   for (int64_t image = 0; image < w.images; ++image) readers.push_back(sharing.readers(image));
-  const int64_t pixels = std::max(w.in[0] * w.in[1] * w.in[2], w.out[0] * w.rows());
-  const int64_t values = ceil_div(pixels * images * std::min(w.channels, kWarpChannels), slabs);
+  const int64_t values = ceil_div(std::max(pixels, out_pixels) * images * groups.size, tiles);
   const int64_t grain = std::max<int64_t>(1, kGrain / 4 / values);
-  at::parallel_for(0, parts * groups * slabs, grain, [&](int64_t begin, int64_t end) {
-    std::vector<T> radial(static_cast<size_t>(w.radial() * kRadialStride));
-    for (int64_t k = begin; k < end; ++k) {
-      const int64_t image = k / slabs / groups * images, c = k / slabs % groups * kWarpChannels;
-      const int64_t first = k % slabs * thickness;
-      const SlabPart part{image,
+  at::parallel_for(0, parts * groups.count * tiles, grain, [&](int64_t begin, int64_t end) {
+    const std::unique_ptr<T[]> scratch(new T[static_cast<size_t>(groups.scratch)]);
+    std::vector<T> radial(static_cast<size_t>(radial_slots(w) * w.radial() * kRadialStride));
+    for (int64_t u = begin; u < end; ++u) {
+      const int64_t image = u / tiles / groups.count * images, c = u / tiles % groups.count * groups.size;
+      const TilePart part{image,
                           std::min(image + images, w.images),
                           c,
-                          std::min(kWarpChannels, w.channels - c),
-                          {first, std::min(first + thickness, length)},
+                          std::min(groups.size, w.channels - c),
+                          tilings.tile(u % tiles),
                           readers.data(),
-                          slabs > 1 ? reached.data() : nullptr};
-      kernels<T>().warp_adjoint(w, part, radial.data());
+                          tiles > 1 ? boxes.data() : nullptr};
+      k.warp_adjoint(w, part, radial.data(), scratch.get());
     }
   });
 }
@@ -119,6 +141,7 @@ void warp_sample(const at::Tensor& input, const Map& map, const at::Tensor& outp
     w.lines = lines.data();
     w.input = volumes(images, images.const_data_ptr<scalar_t>());
     w.output = volumes(output, output.mutable_data_ptr<scalar_t>());
+    w.past_caches = is_planar(w) && streams(output, images_out<scalar_t>(output));
     for_parts(w, WarpParts(w, 1), [&](const WarpPart& part, int64_t, scalar_t* radial) {
       kernels<scalar_t>().warp_sample(w, part, radial);
     });
@@ -153,14 +176,16 @@ at::Tensor warp_moments(const at::Tensor& grad, const at::Tensor& input, const M
 void warp_adjoint(const at::Tensor& grad, const Map& map, const at::Tensor& grad_input) {
   const WarpTensors tensors(map, grad_input.size(0));
   const Sharing sharing(map, grad_input.size(0));
+  const at::Tensor g = grad.contiguous(grad.suggest_memory_format());
   AT_DISPATCH_FLOATING_TYPES(grad.scalar_type(), "warp_adjoint", [&] {
     auto w = make_warp<scalar_t>(map, tensors, grad_input.size(0), grad.size(1), grad_input.sizes().slice(2),
                                  grad.sizes().slice(2));
     const std::vector<MapLines> lines = lines_of_all(w);
     w.lines = lines.data();
-    w.grad = volumes(grad, grad.const_data_ptr<scalar_t>());
+    w.grad = volumes(g, g.const_data_ptr<scalar_t>());
     w.grad_input = volumes(grad_input, grad_input.mutable_data_ptr<scalar_t>());
-    adjoint_slabs(w, sharing);
+    w.past_caches = is_planar(w) && streams(grad_input, images_out<scalar_t>(grad_input));
+    adjoint_tiles(w, sharing);
   });
 }
 

@@ -1,19 +1,15 @@
-// The three primitives for any map, images or volumes, any layout and any weights (../warp.h). Included by
+// Sample and moments for any map, images or volumes, any layout and any weights (../warp.h). Included by
 // level sources only; see kernels.h.
 //
 // All work by tiles of the output: the radial functions' values there, which all maps share; for each map,
 // row by row, the coordinates, then the taps and weights, which all channels share; then the channels.
 #pragma once
 
-#include "warp_tiles.h"
+#include "warp_planes.h"
 
 namespace stn::cpu {
 namespace STN_LEVEL {
 
-template <Padding padding>
-struct PaddingIs {
-  static constexpr Padding value = padding;
-};
 template <int number>
 struct IntIs {
   static constexpr int value = number;
@@ -50,16 +46,9 @@ __attribute__((noinline)) void fill_axis(const Warp<T>& w, const Positions& l, i
 
 template <class T>
 STN_INLINE void fill_axis(const Warp<T>& w, const Positions& l, int d, int count, AxisBlock<T>* a) {
-  const auto fill = [&](auto padding) STN_LAMBDA {
+  with_padding(w.padding, [&](auto padding) STN_LAMBDA {
     (w.nearest ? fill_axis<padding.value, true, T> : fill_axis<padding.value, false, T>)(w, l, d, count, a);
-  };
-  if (w.padding == Padding::zeros) {
-    fill(PaddingIs<Padding::zeros>());
-  } else if (w.padding == Padding::border) {
-    fill(PaddingIs<Padding::border>());
-  } else {
-    fill(PaddingIs<Padding::reflection>());
-  }
+  });
 }
 
 // A block's taps, the first of each pixel's by its pixels along the axes, and `sets` weights of each tap.
@@ -166,18 +155,12 @@ STN_INLINE void with_shape(const Warp<T>& w, const F& f) {
   }
 }
 
-// f(tile) for a part's tiles of the output.
-template <class T, class F>
-STN_INLINE void for_part_tiles(const Warp<T>& w, const WarpPart& part, const F& f) {
-  for_tiles(w.out[0], part.row_begin, part.row_end, f);
-}
-
 template <class T>
 void warp_sample(const Warp<T>& w, const WarpPart& part, T* radial) {
-  for_part_tiles(w, part, [&](const OutTile& t) STN_LAMBDA {
+  for_tiles(w.out[0], part.row_begin, part.row_end, [&](const OutTile& t) STN_LAMBDA {
     fill_radial(w, t, radial);
     for (int64_t map = part.map_begin; map < part.map_end; ++map) {
-      if (is_planar(w) && sample_planes(w, part, map, t, radial)) continue;
+      if (has_windows(w) && sample_planes(w, part, map, t, radial)) continue;
       with_shape(w, [&](auto dims, auto tangent)
                         STN_LAMBDA { sample_rows<dims.value, tangent.value != 0>(w, part, map, t, radial); });
     }
@@ -252,150 +235,16 @@ __attribute__((noinline)) void moments_rows(const Warp<T>& w, const WarpPart& pa
 // gradients: (maps, streams, basis), to be added to.
 template <class T>
 void warp_moments(const Warp<T>& w, const WarpPart& part, T* radial, double* gradients) {
-  for_part_tiles(w, part, [&](const OutTile& t) STN_LAMBDA {
+  for_tiles(w.out[0], part.row_begin, part.row_end, [&](const OutTile& t) STN_LAMBDA {
     fill_radial(w, t, radial);
     for (int64_t map = part.map_begin; map < part.map_end; ++map) {
       double* gradient = gradients + (map - part.map_begin) * w.streams() * w.basis;
-      if (is_planar(w) && moments_planes(w, part, map, t, radial, gradient)) continue;
+      if (has_windows(w) && moments_planes(w, part, map, t, radial, gradient)) continue;
       with_shape(w, [&](auto dims, auto tangent) STN_LAMBDA {
         moments_rows<dims.value, tangent.value != 0>(w, part, map, t, radial, gradient);
       });
     }
   });
-}
-
-// ---- adjoint ----
-//
-// By slabs of the input, across its last axis (rows of an image, slices of a volume): each takes from the
-// bundles of output pixels that touch it, in order, what falls into it.
-
-// A row of the bundle whose columns begin at j.
-template <class T>
-STN_INLINE OutTile bundle_row(const Warp<T>& w, int64_t row, int64_t j) {
-  return {row, j, 1, w.out[0] - j < kWalk ? w.out[0] - j : kWalk};
-}
-
-// Where the bundles of all maps of a part touch the last axis: reaches[map * bundles + bundle] are widened.
-template <class T>
-void warp_reaches(const Warp<T>& w, const WarpPart& part, T* radial, Reach* reaches) {
-  const Bundles bundles(w);
-  const int last = w.dims - 1;
-  AxisBlock<T> axis;
-  Streams s;
-  Positions l;
-  for (int64_t row = part.row_begin; row < part.row_end; ++row) {
-    for (int64_t j = 0; j < w.out[0]; j += kWalk) {
-      const OutTile t = bundle_row(w, row, j);
-      fill_radial(w, t, radial);
-      for (int64_t map = part.map_begin; map < part.map_end; ++map) {
-        place(w, map, row_of(t, 0), radial, &s, &l);
-        fill_axis(w, l, last, static_cast<int>(padded<T>(t.columns)), &axis);
-        Reach& reach = reaches[map * bundles.count + bundles.of(row, j)];
-        T low = static_cast<T>(reach.low), high = static_cast<T>(reach.high);
-        for (int k = 0; k < t.columns; ++k) {
-          low = axis.tap[k] < low ? axis.tap[k] : low;
-          high = axis.tap[k] > high ? axis.tap[k] : high;
-        }
-        reach = {static_cast<int64_t>(low), static_cast<int64_t>(high)};
-      }
-    }
-  }
-}
-
-// Adds what a row's pixels leave in a slab.
-template <int dims, class T>
-STN_INLINE void deposit(const Warp<T>& w, const TapBlock<T, dims, 1>& b, const Slab& slab, const T* grad,
-                        int64_t channels, T* out) {
-  constexpr int last = dims - 1;
-  int64_t offset[1 << dims];
-  bool exists[1 << dims];  // a pixel alone along an axis has only been read as if it had a neighbour
-  for (int t = 0; t < b.taps; ++t) {
-    offset[t] = tap_offset<dims>(w.grad_input, t);
-    exists[t] = true;
-    for (int d = 0; d < dims; ++d) exists[t] &= w.in[d] > 1 || !(t >> d & 1);
-  }
-  for (int k = 0; k < b.count; ++k) {
-    const auto first = static_cast<int64_t>(b.axis[last].tap[k]);
-    if (first + 1 < slab.begin || first >= slab.end) continue;
-    const bool part[2] = {first >= slab.begin, first + 1 < slab.end};
-    T* to = out;
-    for (int d = 0; d < dims; ++d) to += static_cast<int64_t>(b.axis[d].tap[k]) * w.grad_input.axis[d];
-    const T* from = grad + k * w.grad.axis[0];
-    for (int t = 0; t < b.taps; ++t) {
-      const T weight = b.weight[0][t][k];
-      // Not 0, and not NaN: such a coordinate has no taps.
-      if (!(weight < 0 || weight > 0) || !exists[t] || !part[t >> last]) continue;
-      for (int64_t c = 0; c < channels; ++c) {
-        to[offset[t] + c * w.grad_input.channel] += weight * from[c * w.grad.channel];
-      }
-    }
-  }
-}
-
-// The rows of a bundle: what they leave in the slabs of all images of a part, which share the radial
-// functions.
-template <int dims, bool tangent, class T>
-__attribute__((noinline)) void add_bundle(const Warp<T>& w, const SlabPart& part, int64_t bundle, T* radial) {
-  TapBlock<T, dims, 1> b;
-  Streams s;
-  Positions l;
-  const Bundles bundles(w);
-  const int64_t begin = bundles.row(bundle), left = w.rows() - begin;
-  for (int64_t row = begin; row < begin + (left < kBundleRows ? left : kBundleRows); ++row) {
-    const OutTile t = bundle_row(w, row, bundles.column(bundle));
-    const RowBlock at = row_of(t, 0);
-    bool filled = false;
-    b.count = at.count;
-    for (int64_t image = part.image_begin; image < part.image_end; ++image) {
-      const Readers& readers = part.readers[image];
-      T* out = w.grad_input.data + image * w.grad_input.batch + part.channel * w.grad_input.channel;
-      for (const int64_t* map = readers.begin; map < readers.end; ++map) {
-        if (part.reaches) {
-          const Reach& reach = part.reaches[*map * bundles.count + bundle];
-          if (reach.high + 1 < part.slab.begin || reach.low >= part.slab.end) continue;
-        }
-        if (!filled) fill_radial(w, t, radial);
-        filled = true;
-        place(w, *map, at, radial, &s, &l);
-        fill_taps<Weights::value, tangent>(w, l, &b);
-        const T* grad = w.grad.data + *map * w.grad.batch + part.channel * w.grad.channel;
-        deposit(w, b, part.slab, grad + offset_of(w.grad, w.out, at), part.channels, out);
-      }
-    }
-  }
-}
-
-// The pixels of a slab are 0.
-template <class T>
-STN_INLINE void clear_slab(const Warp<T>& w, const Slab& slab, int64_t channels, T* out) {
-  const int last = w.dims - 1;
-  const int64_t* axis = w.grad_input.axis;
-  const int64_t middle = last == 2 ? w.in[1] : 1;
-  for (int64_t c = 0; c < channels; ++c) {
-    for (int64_t z = slab.begin; z < slab.end; ++z) {
-      for (int64_t y = 0; y < middle; ++y) {
-        T* row = out + c * w.grad_input.channel + z * axis[last] + y * axis[1];
-        if (axis[0] == 1) {
-          __builtin_memset(row, 0, sizeof(T) * static_cast<size_t>(w.in[0]));
-        } else {
-          for (int64_t x = 0; x < w.in[0]; ++x) row[x * axis[0]] = 0;
-        }
-      }
-    }
-  }
-}
-
-// grad_input of a part.
-template <class T>
-void warp_adjoint(const Warp<T>& w, const SlabPart& part, T* radial) {
-  for (int64_t image = part.image_begin; image < part.image_end; ++image) {
-    const int64_t first = image * w.grad_input.batch + part.channel * w.grad_input.channel;
-    clear_slab(w, part.slab, part.channels, w.grad_input.data + first);
-  }
-  for (int64_t bundle = 0; bundle < Bundles(w).count; ++bundle) {
-    with_shape(w, [&](auto dims, auto tangent)
-                      STN_LAMBDA { add_bundle<dims.value, tangent.value != 0>(w, part, bundle, radial); });
-  }
 }
 
 }  // namespace STN_LEVEL

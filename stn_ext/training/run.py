@@ -18,6 +18,8 @@ from .data import ImageSet, find_background
 from .distributed import Process
 from .errors import UserError
 
+Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
+
 # The options that make the network what it is, with what holds for checkpoints that are older than they.
 ARCHITECTURE = {
     "net": "cnn",
@@ -158,8 +160,16 @@ def build(options: Mapping, about: About) -> ImageClassifier:
 
 
 def average(model: ImageClassifier, decay: float) -> AveragedModel:
-    """The exponential moving average of the weights and of the running statistics."""
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    """The exponential moving average of the weights and of the running statistics.
+
+    At first the decay is less, (1 + n) / (10 + n) after n steps, so that it soon forgets the beginning.
+    """
+
+    def update(averages: Tensors, weights: Tensors, steps: torch.Tensor | int) -> None:
+        n = int(steps)
+        get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))(averages, weights, steps)
+
+    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
 
 
 def about_of(state: dict) -> About:

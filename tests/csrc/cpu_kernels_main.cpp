@@ -130,6 +130,34 @@ void run_once(const Kernels<T>& kernels) {
   }
 }
 
+// The first image is read by all maps.
+template <class T>
+void run_warp_adjoint(const Kernels<T>& kernels, const stn::Warp<T>& w, const stn::WarpBox* boxes) {
+  std::vector<int64_t> all(static_cast<size_t>(w.maps));
+  for (size_t n = 0; n < all.size(); ++n) all[n] = static_cast<int64_t>(n);
+  const std::vector<stn::cpu::Readers> readers{{all.data(), all.data() + all.size()}, {nullptr, nullptr}};
+  const bool planar = stn::cpu::is_planar(w);
+  const int64_t most = planar ? stn::cpu::kTile : 1 << 30, group = integer(0, 1) ? kernels.group : 4;
+  Buffer<T> radial(stn::cpu::radial_slots(w) * w.radial() * stn::cpu::kRadialStride, false);
+  Buffer<T> scratch(std::max(kernels.group * stn::cpu::kTileCells, stn::cpu::quad_scratch(4)), false);
+  int64_t size[stn::kMaxAxes];
+  for (int d = 0; d < stn::kMaxAxes; ++d) size[d] = std::min<int64_t>(most, integer(1, 64));
+  for (int64_t x = 0; x < w.in[0]; x += size[0]) {
+    for (int64_t y = 0; y < w.in[1]; y += size[1]) {
+      for (int64_t z = 0; z < w.in[2]; z += size[2]) {
+        const stn::WarpTile tile{
+            {x, y, z},
+            {std::min(size[0], w.in[0] - x), std::min(size[1], w.in[1] - y), std::min(size[2], w.in[2] - z)}};
+        for (int64_t c = 0; c < w.channels; c += group) {
+          const int64_t channels = std::min(group, w.channels - c);
+          kernels.warp_adjoint(w, {0, w.images, c, channels, tile, readers.data(), boxes}, radial.get(),
+                               scratch.get());
+        }
+      }
+    }
+  }
+}
+
 // The general kernels, over any kind of map.
 template <class T>
 void run_warp(const Kernels<T>& kernels) {
@@ -152,16 +180,15 @@ void run_warp(const Kernels<T>& kernels) {
   }
   w.maps = integer(1, 3);
   w.images = integer(1, 2);
-  w.channels = integer(1, 6);
+  w.channels = integer(0, 3) == 0 ? integer(7, 20) : integer(1, 6);
   w.basis = w.dims + 1 + points;
   std::vector<double> theta(static_cast<size_t>(w.maps * w.streams() * w.basis)), tangent(theta.size());
   for (double& t : theta) t = entry();
   for (double& t : tangent) t = entry();
   std::vector<double> positions(static_cast<size_t>(2 * points));
   for (double& x : positions) x = uniform(-1, 1);
-  std::vector<int64_t> index(static_cast<size_t>(w.maps)), all(index.size());
+  std::vector<int64_t> index(static_cast<size_t>(w.maps));
   for (int64_t& image : index) image = integer(0, w.images - 1);
-  for (size_t n = 0; n < all.size(); ++n) all[n] = static_cast<int64_t>(n);
   w.theta = theta.data();
   if (integer(0, 1) == 1) w.tangent = tangent.data();
   if (points > 0) w.points = positions.data();
@@ -186,16 +213,9 @@ void run_warp(const Kernels<T>& kernels) {
   std::vector<double> gradients(theta.size());
   kernels.warp_sample(w, part, radial.get());
   kernels.warp_moments(w, part, radial.get(), gradients.data());
-  const stn::cpu::Reach none{1 << 30, -1};
-  std::vector<stn::cpu::Reach> reaches(static_cast<size_t>(w.maps * stn::Bundles(w).count), none);
-  kernels.warp_reaches(w, part, radial.get(), reaches.data());
-  // The first image is read by all maps.
-  const std::vector<stn::cpu::Readers> readers{{all.data(), all.data() + all.size()}, {nullptr, nullptr}};
-  const int64_t length = w.in[w.dims - 1], thickness = integer(1, 64);
-  for (int64_t first = 0; first < length; first += thickness) {
-    const stn::cpu::Slab slab{first, std::min(first + thickness, length)};
-    kernels.warp_adjoint(w, {0, w.images, 0, w.channels, slab, readers.data(), reaches.data()}, radial.get());
-  }
+  std::vector<stn::WarpBox> boxes(static_cast<size_t>(w.maps * stn::Bundles(w).count));
+  kernels.warp_boxes(w, part, radial.get(), boxes.data());
+  run_warp_adjoint(kernels, w, boxes.data());
 }
 
 void run(const stn::cpu::Level& level) {

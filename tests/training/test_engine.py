@@ -12,6 +12,7 @@ from stn_ext.training import config, engine
 from stn_ext.training.data import Normalisation
 from stn_ext.training.distributed import Process
 from stn_ext.training.errors import UserError
+from stn_ext.training.run import average
 
 ALONE = Process(torch.device("cpu"))
 
@@ -130,3 +131,23 @@ def test_plateau_lowers_the_rate_when_the_validation_loss_stays():
         scheduler.step(loss)
         rates.append(optimizer.param_groups[0]["lr"])
     assert rates == [1, 1, 1, 0.5, 0.5]
+
+
+def test_an_average_forgets_its_beginning_soon_and_then_decays_as_asked():
+    model = create_model("small", (1, 28, 28), 10, transformer=False)
+    weight = model.get_parameter("classifier.1.bias")
+    averaged = average(model, 0.9)
+    expected = None
+    for step in range(120):
+        with torch.no_grad():
+            weight.fill_(step**0.5)
+        averaged.update_parameters(model)
+        decay = min(0.9, (1 + step) / (10 + step))
+        expected = step**0.5 if expected is None else decay * expected + (1 - decay) * step**0.5
+        # Some hundred roundings of float32.
+        torch.testing.assert_close(
+            averaged.module.get_parameter("classifier.1.bias"),
+            torch.full_like(weight, expected),
+            rtol=1e-5,
+            atol=0,
+        )
