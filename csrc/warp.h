@@ -38,6 +38,7 @@ struct Lines {
 struct MapLines {
   Lines value, tangent;
   double scale[kMaxAxes], centre[kMaxAxes];  // from normalised coordinates to the input's pixels
+  double bend;                               // pixels that radial functions add within the output, at most
 };
 
 template <class T>
@@ -108,6 +109,13 @@ STN_INLINE MapLines map_lines(const Warp<T>& w, int64_t map) {
     const PixelScale to(w.in[d], w.align_corners);
     m.scale[d] = to.scale;
     m.centre[d] = to.centre;
+  }
+  for (int64_t f = 0; f < w.radial(); ++f) {
+    const double *point = w.points + 2 * f, x = 1 + __builtin_fabs(point[0]),
+                 y = 1 + __builtin_fabs(point[1]), r2 = x * x + y * y;
+    for (int d = 0; d < 2; ++d) {
+      m.bend += __builtin_fabs(m.value.radial[d][f] * m.scale[d]) * (1 + r2 * r2);  // log r2 < r2
+    }
   }
   return m;
 }

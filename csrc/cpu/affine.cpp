@@ -56,7 +56,7 @@ struct Parts {
     const int64_t width = p.frame.out_width, row = width * all_channels;
     if (layout == Layout::planes) {
       // A tile is located once for all channels of a part.
-      rows = ceil_div(height, ceil_div(height, tile_rows(width)));
+      rows = ceil_div(height, ceil_div(height, tile_rows(width, kTilePixels)));
       channels = std::min(all_channels, ceil_div(kUnit, rows * width));
     } else {
       rows = std::max(ceil_div(kUnit, row), ceil_div(height, kMaxUnits));

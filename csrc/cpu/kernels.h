@@ -20,7 +20,7 @@ constexpr int64_t kTile = 64;  // pixels at most, either way
 constexpr int64_t kTileColumns = 64, kTilePixels = 1600;  // at most
 
 STN_INLINE int64_t tile_columns(int64_t width) { return width <= kTileColumns ? width : 48; }
-STN_INLINE int64_t tile_rows(int64_t width) { return kTilePixels / tile_columns(width); }
+STN_INLINE int64_t tile_rows(int64_t width, int64_t pixels) { return pixels / tile_columns(width); }
 
 constexpr int64_t kQuadChannels = 4;  // channels that adjoint takes together
 
@@ -37,6 +37,16 @@ struct WarpPart {
 };
 
 constexpr int64_t kRadialStride = kTilePixels + kWalk;
+
+// Pixels in a tile of the output, at most. Of few channels, the radial functions there are read again and
+// again, for map after map: they are to stay in a first-level cache.
+template <class T>
+STN_INLINE int64_t tile_pixels(const Warp<T>& w) {
+  constexpr int64_t values = (28 << 10) / sizeof(T), least = 256;
+  if (w.radial() == 0 || w.maps == 1 || w.channels > 4) return kTilePixels;
+  const int64_t pixels = values / w.radial();
+  return pixels < least ? least : pixels < kTilePixels ? pixels : kTilePixels;
+}
 
 // Radial functions of bundles that are kept, at most.
 constexpr int64_t kRadialSlots = 8;

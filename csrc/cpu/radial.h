@@ -7,39 +7,48 @@
 namespace stn::cpu {
 namespace STN_LEVEL {
 
+// A positive normal number as 2^exponent (1 + z), with 1 + z in [sqrt(1/2), sqrt(2)).
 template <class T>
-struct FloatBits;
-template <>
-struct FloatBits<float> {
-  static constexpr int fraction = 23, bias = 127, terms = 6;
-};
-template <>
-struct FloatBits<double> {
-  static constexpr int fraction = 52, bias = 1023, terms = 12;
+struct Binary {
+  Vec<T> exponent, z;
+
+  STN_INLINE explicit Binary(Vec<T> x) {
+    typedef typename Simd<T>::Mask Int;
+    constexpr int fraction = sizeof(T) == 4 ? 23 : 52;  // bits
+    constexpr T root_half = T(0.70710678118654752440);
+    Int bits, least;
+    const Vec<T> from = Vec<T>{} + root_half;
+    __builtin_memcpy(&bits, &x, sizeof(bits));
+    __builtin_memcpy(&least, &from, sizeof(least));
+    const Int whole = (bits - least) >> fraction;
+    const Int rest = bits - (whole << fraction);
+    __builtin_memcpy(&z, &rest, sizeof(z));
+    z -= 1;
+    exponent = __builtin_convertvector(whole, Vec<T>);
+  }
 };
 
-// The natural logarithm of positive normal numbers: of 2^e m, with m in [sqrt(1/2), sqrt(2)), it is e log 2
-// plus 2 artanh((m - 1) / (m + 1)), the series of which ends below rounding.
-template <class T>
-STN_INLINE Vec<T> log_of(Vec<T> x) {
-  typedef FloatBits<T> Bits;
-  typedef typename Simd<T>::Mask Int;
-  Int bits;
-  __builtin_memcpy(&bits, &x, sizeof(bits));
-  constexpr T root_half = T(0.70710678118654752440), log_2 = T(0.69314718055994530942);
-  const Int one = (Int{} + 1) << Bits::fraction;
-  // The exponent that leaves m in [1/2, 1), and m itself.
-  const Int exponent = (bits >> Bits::fraction) - (Bits::bias - 1);
-  const Int m_bits = (bits & (one - 1)) | ((Int{} + (Bits::bias - 1)) << Bits::fraction);
-  Vec<T> m;
-  __builtin_memcpy(&m, &m_bits, sizeof(m));
-  const auto low = m < root_half;
-  m = low ? m + m : m;
-  const Vec<T> e = __builtin_convertvector(exponent, Vec<T>) - (low ? Vec<T>{} + 1 : Vec<T>{});
-  const Vec<T> s = (m - 1) / (m + 1), s2 = s * s;
-  Vec<T> series{};
-  for (int k = Bits::terms - 1; k >= 0; --k) series = series * s2 + T(2) / T(2 * k + 1);
-  return e * log_2 + s * series;
+constexpr double kLog2 = 0.69314718055994530942;
+
+// The natural logarithm of positive normal numbers. log(1 + z) is 2 artanh(z / (2 + z)), the series of which
+// ends below rounding.
+STN_INLINE Vec<double> log_of(Vec<double> x) {
+  const Binary<double> b(x);
+  const Vec<double> s = b.z / (2 + b.z), s2 = s * s;
+  Vec<double> series{};
+  for (int k = 11; k >= 0; --k) series = series * s2 + 2.0 / (2 * k + 1);
+  return b.exponent * kLog2 + s * series;
+}
+
+// Without a division: log(1 + z) is z times the polynomial with the least greatest error there, 5e-9 before
+// rounding.
+STN_INLINE Vec<float> log_of(Vec<float> x) {
+  constexpr float factors[] = {0.0869284286f, -0.145770885f, 0.150676103f,  -0.165329125f, 0.199388396f,
+                               -0.250032877f, 0.333350096f,  -0.499999728f, 0.999999881f};
+  const Binary<float> b(x);
+  Vec<float> sum = Vec<float>{} + factors[0];
+  for (int k = 1; k < 9; ++k) sum = sum * b.z + factors[k];
+  return b.exponent * static_cast<float>(kLog2) + sum * b.z;
 }
 
 // At pixels (x + k * step, y), for one control point.
@@ -50,9 +59,8 @@ STN_INLINE void fill_radial(double x, double step, double y, const double* point
   Vec<T> number = lane_numbers<T>();
   for (int64_t k = 0; k < count; k += lanes, number += lanes) {
     const Vec<T> away = dx + static_cast<T>(step) * number, r2 = away * away + dy * dy;
-    constexpr T tiny = T(1e-30);  // r^2 log r^2 is as good as 0 there
-    const auto near = r2 < tiny;
-    store(values + k, near ? Vec<T>{} : r2 * log_of<T>(near ? Vec<T>{} + 1 : r2));
+    const Vec<T> tiny = Vec<T>{} + T(1e-30);  // r^2 log r^2 is as good as 0 there
+    store(values + k, r2 * log_of(r2 > tiny ? r2 : tiny));
   }
 }
 

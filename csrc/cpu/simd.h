@@ -70,6 +70,15 @@ STN_INLINE P* opaque(P* p) {
   return p;
 }
 
+// Loaded once, however often it is used: the compiler would rather read memory twice.
+template <class V>
+STN_INLINE V in_register(V v) {
+#if defined(__x86_64__)
+  __asm__("" : "+v"(v));
+#endif
+  return v;
+}
+
 // The first `count` lanes; the others are 0.
 template <class V, class P>
 STN_INLINE V load_some(const P* p, int64_t count) {

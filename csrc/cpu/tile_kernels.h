@@ -159,10 +159,10 @@ STN_INLINE void locate(const Geometry<T>& g, const OutTile& t, const Window& w, 
   with_padding(g.p.padding, [&](auto padding) STN_LAMBDA { locate<padding.value, slopes>(g, t, w, s); });
 }
 
-// f(tile) for the tiles of output rows [begin, end).
+// f(tile) for the tiles of output rows [begin, end), of up to so many pixels.
 template <class F>
-STN_INLINE void for_tiles(int64_t width, int64_t begin, int64_t end, const F& f) {
-  const int64_t columns = tile_columns(width), rows = tile_rows(width);
+STN_INLINE void for_tiles(int64_t width, int64_t pixels, int64_t begin, int64_t end, const F& f) {
+  const int64_t columns = tile_columns(width), rows = tile_rows(width, pixels);
   for (int64_t i = begin; i < end; i += rows) {
     for (int64_t j = 0; j < width; j += columns) {
       f(OutTile{i, j, end - i < rows ? end - i : rows, width - j < columns ? width - j : columns});
@@ -231,7 +231,7 @@ void sample(const Problem<T>& p, int64_t n, int64_t c, int64_t channels, int64_t
   T* output = p.output.data + n * p.output.batch + c * p.output.channel;
   const bool exact = g.x.exact && g.y.exact;
   TileScratch<T> s;
-  for_tiles(p.frame.out_width, begin, end, [&](const OutTile& t) STN_LAMBDA {
+  for_tiles(p.frame.out_width, kTilePixels, begin, end, [&](const OutTile& t) STN_LAMBDA {
     T* out = output + t.top * p.output.row + t.left;
     const Window w = exact ? window_of(g, t) : Window{};
     if (exact && outside(g, w)) {
@@ -322,7 +322,7 @@ void moments(const Problem<T>& p, int64_t n, int64_t c, int64_t channels, int64_
   const bool exact = g.x.exact && g.y.exact;
   TileScratch<T> s;
   for (int m = 0; m < kMoments; ++m) out[m] = 0;
-  for_tiles(p.frame.out_width, begin, end, [&](const OutTile& t) STN_LAMBDA {
+  for_tiles(p.frame.out_width, kTilePixels, begin, end, [&](const OutTile& t) STN_LAMBDA {
     const Window w = exact ? window_of(g, t) : Window{};
     if (exact && outside(g, w)) return;
     if (exact && fits(t, w)) {

@@ -15,7 +15,8 @@
 namespace stn::cpu {
 namespace {
 
-constexpr int64_t kShared = 16;  // images that share what radial functions cost, at most
+// Maps, and images that adjoint makes, that share what radial functions cost, at most.
+constexpr int64_t kSharedMaps = 32, kSharedImages = 16;
 
 // A pixel that stands alone along an axis gets a zero beside it.
 at::Tensor paired(const at::Tensor& images) {
@@ -37,8 +38,8 @@ struct WarpParts {
   template <class T>
   WarpParts(const Warp<T>& w, int64_t unit) {
     // All maps share what radial functions cost.
-    maps = w.points ? std::min(w.maps, kShared) : 1;
-    const int64_t row = maps * w.out[0] * w.channels, tile = tile_rows(w.out[0]);
+    maps = w.points ? std::min(w.maps, kSharedMaps) : 1;
+    const int64_t row = maps * w.out[0] * w.channels, tile = tile_rows(w.out[0], tile_pixels(w));
     // Whole tiles of the output, as equal as they can be.
     const int64_t wanted = std::max(ceil_div(kUnit, row), w.dims == 2 ? tile : 1);
     rows = ceil_div(ceil_div(w.rows(), ceil_div(w.rows(), wanted)), unit) * unit;
@@ -99,7 +100,7 @@ void adjoint_tiles(const Warp<T>& w, const Sharing& sharing) {
                 tiles = tilings.count();
   ChannelGroups groups(w.channels, k.group, is_sparse({w.in[1], w.in[0], w.out[1], w.out[0], false}));
   if (!is_planar(w)) groups = ChannelGroups(w.channels, kWarpChannels);
-  const int64_t images = w.points ? kShared : 1, parts = ceil_div(w.images, images);
+  const int64_t images = w.points ? kSharedImages : 1, parts = ceil_div(w.images, images);
   const std::vector<WarpBox> boxes = tiles > 1 ? boxes_of(w) : std::vector<WarpBox>();
   std::vector<Readers> readers;
   for (int64_t image = 0; image < w.images; ++image) readers.push_back(sharing.readers(image));

@@ -31,10 +31,13 @@ template <class T>
 STN_INLINE void fill_radial(const Warp<T>& w, const OutTile& t, T* values) {
   const double half = half_span(w.out[0], w.align_corners), step = half > 0 ? 1 / half : 0;
   const double x = normalised(t.left, w.out[0], w.align_corners);
-  for (int64_t f = 0; f < w.radial(); ++f) {
-    for (int64_t r = 0; r < t.rows; ++r) {
-      fill_radial<T>(x, step, normalised(t.top + r, w.out[1], w.align_corners), w.points + 2 * f,
-                     padded<T>(t.columns), values + f * kRadialStride + r * t.columns);
+  const double y = normalised(t.top, w.out[1], w.align_corners),
+               half_y = half_span(w.out[1], w.align_corners);
+  for (int64_t r = 0; r < t.rows; ++r) {
+    const double row = half_y > 0 ? y + static_cast<double>(r) / half_y : y;
+    for (int64_t f = 0; f < w.radial(); ++f) {
+      fill_radial<T>(x, step, row, w.points + 2 * f, padded<T>(t.columns),
+                     values + f * kRadialStride + r * t.columns);
     }
   }
 }

@@ -157,7 +157,7 @@ STN_INLINE void with_shape(const Warp<T>& w, const F& f) {
 
 template <class T>
 void warp_sample(const Warp<T>& w, const WarpPart& part, T* radial) {
-  for_tiles(w.out[0], part.row_begin, part.row_end, [&](const OutTile& t) STN_LAMBDA {
+  for_tiles(w.out[0], tile_pixels(w), part.row_begin, part.row_end, [&](const OutTile& t) STN_LAMBDA {
     fill_radial(w, t, radial);
     for (int64_t map = part.map_begin; map < part.map_end; ++map) {
       if (has_windows(w) && sample_planes(w, part, map, t, radial)) continue;
@@ -235,7 +235,7 @@ __attribute__((noinline)) void moments_rows(const Warp<T>& w, const WarpPart& pa
 // gradients: (maps, streams, basis), to be added to.
 template <class T>
 void warp_moments(const Warp<T>& w, const WarpPart& part, T* radial, double* gradients) {
-  for_tiles(w.out[0], part.row_begin, part.row_end, [&](const OutTile& t) STN_LAMBDA {
+  for_tiles(w.out[0], tile_pixels(w), part.row_begin, part.row_end, [&](const OutTile& t) STN_LAMBDA {
     fill_radial(w, t, radial);
     for (int64_t map = part.map_begin; map < part.map_end; ++map) {
       double* gradient = gradients + (map - part.map_begin) * w.streams() * w.basis;

@@ -21,7 +21,8 @@ struct PlaneTile {
 
 // ---- maps, row by row ----
 
-// A row of a tile: along axis d pixel k lies at start[d] + rise[d] * q, with q = k / (1 + bend * k).
+// A row of a tile: along axis d pixel k lies at start[d] + rise[d] * q, with q = k / (1 + bend * k), but for
+// radial functions.
 struct TileRow {
   double start[2], rise[2], bend;
 };
@@ -51,9 +52,10 @@ struct TileMap {
         sum += x + depth;  // finite only if all are
       }
     }
-    tame = sum - sum == 0 && shallow > 1 / largest && deep < largest && deep <= 16 * shallow;
+    tame =
+        sum - sum == 0 && m.bend < largest && shallow > 1 / largest && deep < largest && deep <= 16 * shallow;
     for (int d = 0; d < 2; ++d) {
-      tame = tame && low[d] > -largest && high[d] < largest && (!perspective || high[d] - low[d] <= widest);
+      tame = tame && low[d] > -largest && high[d] < largest && high[d] - low[d] <= widest;
     }
   }
 
@@ -136,32 +138,12 @@ struct Split {
   }
 };
 
-template <Padding padding, class T>
-__attribute__((noinline)) void locate_perspective(const Warp<T>& w, const TileMap<T>& m, PlaneTile<T>* tile) {
-  Placer<padding, T> to(w, tile);
-  const auto columns = static_cast<T>(m.t.columns);
-  for (int64_t r = 0; r < m.t.rows; ++r) {
-    const TileRow row = m.row(r);
-    const Split<T> start[2] = {Split<T>(row.start[0]), Split<T>(row.start[1])};
-    const T bend = static_cast<T>(row.bend);
-    Vec<T> number = lane_numbers<T>();
-    for (int64_t k = 0; k < m.t.columns; k += Simd<T>::lanes, number += Simd<T>::lanes) {
-      const Vec<T> q = number / (1 + bend * number);
-      for (int d = 0; d < 2; ++d) {
-        const Vec<T> x = start[d].frac + static_cast<T>(row.rise[d]) * q, floor = Floor<Vec<T>>::of(x);
-        to.put(d, r * m.t.columns + k, number < columns, start[d].whole + floor, x - floor);
-      }
-    }
-  }
-  to.end();
-}
-
 // bend[d] = the radial functions' sums along axis d, pixels.
 template <class T>
 __attribute__((noinline)) void sum_radial(const Warp<T>& w, const MapLines& m, int64_t pixels,
                                           const T* radial, PlaneTile<T>* tile) {
   constexpr int vectors = 4, functions = 64;  // at a time
-  constexpr int64_t step = vectors * Simd<T>::lanes;
+  constexpr int64_t lanes = Simd<T>::lanes, step = vectors * lanes;
   alignas(64) T factor[2][functions];
   for (int64_t first = 0; first == 0 || first < w.radial(); first += functions) {
     const int64_t count = w.radial() - first < functions ? w.radial() - first : functions;
@@ -173,14 +155,14 @@ __attribute__((noinline)) void sum_radial(const Warp<T>& w, const MapLines& m, i
       const T* from = radial + first * kRadialStride + k;
       for (int64_t f = 0; f < count; ++f, from += kRadialStride) {
         for (int v = 0; v < vectors; ++v) {
-          const auto value = load<Vec<T>>(from + v * Simd<T>::lanes);
+          const Vec<T> value = in_register(load<Vec<T>>(from + v * lanes));
           sum[0][v] += factor[0][f] * value;
           sum[1][v] += factor[1][f] * value;
         }
       }
       for (int d = 0; d < 2; ++d) {
         for (int v = 0; v < vectors; ++v) {
-          T* to = tile->bend[d] + k + v * Simd<T>::lanes;
+          T* to = tile->bend[d] + k + v * lanes;
           store(to, first == 0 ? sum[d][v] : load<Vec<T>>(to) + sum[d][v]);
         }
       }
@@ -188,36 +170,27 @@ __attribute__((noinline)) void sum_radial(const Warp<T>& w, const MapLines& m, i
   }
 }
 
-// A tame linear part and radial functions. False where these lead too far, or are not numbers.
-template <Padding padding, class T>
-__attribute__((noinline)) bool locate_bent(const Warp<T>& w, const TileMap<T>& m, PlaneTile<T>* tile) {
-  constexpr T largest = static_cast<T>(kExactCoordinate / 2);
+template <Padding padding, bool perspective, class T>
+__attribute__((noinline)) void locate_tame(const Warp<T>& w, const TileMap<T>& m, PlaneTile<T>* tile) {
+  const int64_t columns = m.t.columns;
   Placer<padding, T> to(w, tile);
-  Steps<T, kTileColumns> column[2];
-  for (int d = 0; d < 2; ++d) column[d].fill(0, m.row(0).rise[d], padded<T>(m.t.columns), 0);
-  auto tame = Vec<T>{} == 0;
   for (int64_t r = 0; r < m.t.rows; ++r) {
     const TileRow row = m.row(r);
     const Split<T> start[2] = {Split<T>(row.start[0]), Split<T>(row.start[1])};
+    const T bend = static_cast<T>(row.bend);
     Vec<T> number = lane_numbers<T>();
-    for (int64_t k = 0; k < m.t.columns; k += Simd<T>::lanes, number += Simd<T>::lanes) {
-      const auto valid = number < static_cast<T>(m.t.columns);
+    for (int64_t k = 0; k < columns; k += Simd<T>::lanes, number += Simd<T>::lanes) {
+      const int64_t at = r * columns + k;
+      const Vec<T> q = perspective ? number / (1 + bend * number) : number;
       for (int d = 0; d < 2; ++d) {
-        const int64_t at = r * m.t.columns + k;
-        Vec<T> whole, frac;
-        add_steps(column[d], k, start[d].whole, start[d].frac, &whole, &frac);
-        const auto bend = load<Vec<T>>(tile->bend[d] + at);
-        const auto sound = (bend < largest) & (bend > -largest);
-        tame &= sound | ~valid;
-        const Vec<T> x = frac + keep_lanes(sound, bend), floor = Floor<Vec<T>>::of(x);
-        to.put(d, at, valid, whole + floor, x - floor);
+        Vec<T> x = start[d].frac + static_cast<T>(row.rise[d]) * q;
+        if (!perspective) x += load<Vec<T>>(tile->bend[d] + at);
+        const Vec<T> floor = Floor<Vec<T>>::of(x);
+        to.put(d, at, number < static_cast<T>(columns), start[d].whole + floor, x - floor);
       }
     }
   }
   to.end();
-  bool all = true;
-  for (int lane = 0; lane < Simd<T>::lanes; ++lane) all &= tame[lane] != 0;
-  return all;
 }
 
 // Whatever they are.
@@ -247,19 +220,17 @@ __attribute__((noinline)) void locate_any(const Warp<T>& w, int64_t map, const O
 template <class T>
 STN_INLINE bool locate(const Warp<T>& w, int64_t map, const OutTile& t, const T* radial, PlaneTile<T>* tile) {
   const TileMap<T> m(w, map, t);
-  const auto tame = with_padding(w.padding, [&](auto padding) STN_LAMBDA {
-    if (m.tame && w.perspective) {
-      locate_perspective<padding.value>(w, m, tile);
-      return true;
+  if (m.tame && !w.perspective) sum_radial(w, m.m, t.rows * t.columns, radial, tile);
+  with_padding(w.padding, [&](auto padding) STN_LAMBDA {
+    if (!m.tame) {
+      locate_any<padding.value>(w, map, t, radial, tile);
+    } else if (w.perspective) {
+      locate_tame<padding.value, true>(w, m, tile);
+    } else {
+      locate_tame<padding.value, false>(w, m, tile);
     }
-    if (m.tame) {
-      sum_radial(w, m.m, t.rows * t.columns, radial, tile);
-      if (locate_bent<padding.value>(w, m, tile)) return true;
-    }
-    locate_any<padding.value>(w, map, t, radial, tile);
-    return false;
   });
-  return tame;
+  return m.tame;
 }
 
 }  // namespace STN_LEVEL
