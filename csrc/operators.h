@@ -31,7 +31,9 @@ inline Map make_map(const at::Tensor& theta, const OptionalTensor& points, const
 //   at::Tensor adjoint(const at::Tensor& grad, const Map&, int64_t images, at::IntArrayRef size)
 //   at::Tensor moments(const at::Tensor& grad, const at::Tensor& input, const Map&)
 //   std::tuple<at::Tensor, at::Tensor> backward(const at::Tensor& grad, const at::Tensor& input, const Map&)
-// which find their arguments checked.
+// which find their arguments checked, but for what the index holds:
+//   Map indexed(const Map&, int64_t images)
+// gives a map whose index the others can follow.
 #define STN_REGISTER_OPERATORS(key, space)                                                                  \
   TORCH_LIBRARY_IMPL(stn_ext, key, m) {                                                                     \
     using at::Tensor;                                                                                       \
@@ -42,28 +44,28 @@ inline Map make_map(const at::Tensor& theta, const OptionalTensor& points, const
                         Text mode, Text padding_mode, bool align_corners) {                                 \
       const stn::Map map = stn::make_map(theta, points, tangent, index, mode, padding_mode, align_corners); \
       stn::check_sample(input, map, size);                                                                  \
-      return space::sample(input, map, size);                                                               \
+      return space::sample(input, space::indexed(map, input.size(0)), size);                                \
     });                                                                                                     \
     m.impl("adjoint", [](const Tensor& grad, const Tensor& theta, const OptionalTensor& points,             \
                          const OptionalTensor& tangent, const OptionalTensor& index, int64_t images,        \
                          at::IntArrayRef size, Text mode, Text padding_mode, bool align_corners) {          \
       const stn::Map map = stn::make_map(theta, points, tangent, index, mode, padding_mode, align_corners); \
       stn::check_adjoint(grad, map, images, size);                                                          \
-      return space::adjoint(grad, map, images, size);                                                       \
+      return space::adjoint(grad, space::indexed(map, images), images, size);                               \
     });                                                                                                     \
     m.impl("moments", [](const Tensor& grad, const Tensor& input, const Tensor& theta,                      \
                          const OptionalTensor& points, const OptionalTensor& tangent,                       \
                          const OptionalTensor& index, Text mode, Text padding_mode, bool align_corners) {   \
       const stn::Map map = stn::make_map(theta, points, tangent, index, mode, padding_mode, align_corners); \
       stn::check_moments(grad, input, map);                                                                 \
-      return space::moments(grad, input, map);                                                              \
+      return space::moments(grad, input, space::indexed(map, input.size(0)));                               \
     });                                                                                                     \
     m.impl("backward", [](const Tensor& grad, const Tensor& input, const Tensor& theta,                     \
                           const OptionalTensor& points, const OptionalTensor& index, Text mode,             \
                           Text padding_mode, bool align_corners) {                                          \
       const stn::Map map = stn::make_map(theta, points, {}, index, mode, padding_mode, align_corners);      \
       stn::check_moments(grad, input, map);                                                                 \
-      return space::backward(grad, input, map);                                                             \
+      return space::backward(grad, input, space::indexed(map, input.size(0)));                              \
     });                                                                                                     \
   }
 

@@ -6,6 +6,7 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <vector>
 
 #include "checks.h"
 #include "warp.h"
@@ -21,6 +22,17 @@ inline at::Tensor float_or_double(const at::Tensor& theta) {
 // Of floats to a narrower dtype: rounded, and for integers brought into their range.
 inline at::Tensor narrowed(const at::Tensor& images, at::ScalarType type) {
   return type == at::kByte ? images.nan_to_num(0).round_().clamp_(0, 255).to(type) : images.to(type);
+}
+
+// Of `count` images of that size, with the channels of others.
+inline std::vector<int64_t> images_shape(const at::Tensor& others, int64_t count, at::IntArrayRef size) {
+  std::vector<int64_t> shape{count, others.size(1)};
+  shape.insert(shape.end(), size.begin(), size.end());
+  return shape;
+}
+
+inline at::TensorOptions images_options(const at::Tensor& others) {
+  return others.options().memory_format(others.suggest_memory_format());
 }
 
 template <class Pointer>

@@ -20,32 +20,10 @@ struct Volumes {
   int64_t batch, channel, axis[kMaxAxes];
 };
 
-// The linear part of a map's streams, in the output's pixels counted from its centre; and the radial
-// functions' coefficients.
-struct Lines {
-  const double* radial[kMaxAxes + 1];
-  double x[kMaxAxes + 1], y[kMaxAxes + 1], z[kMaxAxes + 1], one[kMaxAxes + 1];
-  double centre[kMaxAxes];
-
-  // A row's part of stream s.
-  STN_INLINE double row(int s, int dims, int64_t i, int64_t slice) const {
-    const double plane = y[s] * (static_cast<double>(i) - centre[1]) + one[s];
-    return dims == 3 ? plane + z[s] * (static_cast<double>(slice) - centre[2]) : plane;
-  }
-};
-
-// What is computed once for each map.
-struct MapLines {
-  Lines value, tangent;
-  double scale[kMaxAxes], centre[kMaxAxes];  // from normalised coordinates to the input's pixels
-  double bend;                               // pixels that radial functions add within the output, at most
-};
-
 template <class T>
 struct Warp {
   int dims;  // 2, or 3 for volumes
   bool perspective, nearest, align_corners;
-  bool past_caches;  // on the CPU: how the result is written
   Padding padding;
   int64_t in[kMaxAxes], out[kMaxAxes];  // lengths; z is 1 for images
   int64_t stored[kMaxAxes];             // of the input, at least 2 along each of its axes
@@ -55,7 +33,6 @@ struct Warp {
   const double* tangent;  // as theta, or null: the weights' derivatives along it take the weights' place
   const double* points;   // of the radial functions, (basis - 3, 2), or null
   const int64_t* index;   // the image of each map; null: of the same number
-  const MapLines* lines;  // of each map (map_lines)
   Volumes<const T> input, grad;
   Volumes<T> output, grad_input;
 
@@ -78,47 +55,6 @@ struct PixelScale {
   STN_INLINE PixelScale(int64_t length, bool align_corners)
       : scale(half_span(length, align_corners)), centre(0.5 * static_cast<double>(length - 1)) {}
 };
-
-template <class T>
-STN_INLINE Lines lines_of(const Warp<T>& w, const double* coefficients) {
-  Lines l{};
-  double per_pixel[kMaxAxes];
-  for (int d = 0; d < kMaxAxes; ++d) {
-    const double half = half_span(w.out[d], w.align_corners);
-    per_pixel[d] = half > 0 ? 1 / half : 0;
-    l.centre[d] = 0.5 * static_cast<double>(w.out[d] - 1);
-  }
-  for (int s = 0; s < w.streams(); ++s) {
-    l.radial[s] = coefficients + s * w.basis;
-    const double* linear = l.radial[s] + w.radial();
-    l.x[s] = linear[0] * per_pixel[0];
-    l.y[s] = linear[1] * per_pixel[1];
-    l.z[s] = w.dims == 3 ? linear[2] * per_pixel[2] : 0;
-    l.one[s] = linear[w.dims];
-  }
-  return l;
-}
-
-template <class T>
-STN_INLINE MapLines map_lines(const Warp<T>& w, int64_t map) {
-  MapLines m{};
-  const int64_t first = map * w.streams() * w.basis;
-  m.value = lines_of(w, w.theta + first);
-  if (w.tangent) m.tangent = lines_of(w, w.tangent + first);
-  for (int d = 0; d < kMaxAxes; ++d) {
-    const PixelScale to(w.in[d], w.align_corners);
-    m.scale[d] = to.scale;
-    m.centre[d] = to.centre;
-  }
-  for (int64_t f = 0; f < w.radial(); ++f) {
-    const double *point = w.points + 2 * f, x = 1 + __builtin_fabs(point[0]),
-                 y = 1 + __builtin_fabs(point[1]), r2 = x * x + y * y;
-    for (int d = 0; d < 2; ++d) {
-      m.bend += __builtin_fabs(m.value.radial[d][f] * m.scale[d]) * (1 + r2 * r2);  // log r2 < r2
-    }
-  }
-  return m;
-}
 
 // Points with less depth than this lie at or behind the horizon: outside, beyond all coordinates.
 constexpr double kHorizon = 1e-290;

@@ -5,7 +5,7 @@
 
 #include <cstdint>
 
-#include "../warp.h"
+#include "lines.h"
 
 namespace stn::cpu {
 

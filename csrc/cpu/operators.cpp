@@ -24,24 +24,22 @@ bool is_plain(const Map& map, at::IntArrayRef in_size) {
 }
 
 at::Tensor images_of(const at::Tensor& like, int64_t count, at::IntArrayRef size) {
-  std::vector<int64_t> shape{count, like.size(1)};
-  shape.insert(shape.end(), size.begin(), size.end());
-  return at::empty(shape, like.options().memory_format(like.suggest_memory_format()));
+  return at::empty(images_shape(like, count, size), images_options(like));
 }
 
-// Its values cannot be known earlier than this.
-void check_index(const Map& map, int64_t images) {
-  if (!map.index || map.count() == 0) return;
+// What an index holds cannot be checked earlier than this.
+const Map& indexed(const Map& map, int64_t images) {
+  if (!map.index || map.count() == 0) return map;
   const at::Tensor index = map.index->contiguous();
   for (int64_t n = 0; n < map.count(); ++n) {
     const int64_t image = index.const_data_ptr<int64_t>()[n];
     TORCH_CHECK_INDEX(image >= 0 && image < images, map.name, ": expected index of images from 0 to ",
                       images - 1, ", but got ", image);
   }
+  return map;
 }
 
 at::Tensor sample(const at::Tensor& input, const Map& map, at::IntArrayRef size) {
-  check_index(map, input.size(0));
   if (!is_native(input)) return narrowed(sample(input.to(at::kFloat), map, size), input.scalar_type());
   const at::Tensor output = images_of(input, map.count(), size);
   if (output.numel() == 0) return output;
@@ -50,7 +48,6 @@ at::Tensor sample(const at::Tensor& input, const Map& map, at::IntArrayRef size)
 }
 
 at::Tensor moments(const at::Tensor& grad, const at::Tensor& input, const Map& map) {
-  check_index(map, input.size(0));
   if (grad.numel() == 0 || map.nearest) return at::zeros(map.theta.sizes(), map.theta.options());
   if (!is_native(input)) return moments(grad.to(at::kFloat), input.to(at::kFloat), map);
   const at::Tensor grad_theta = is_plain(map, input.sizes().slice(2)) ? affine_moments(grad, input, map)
@@ -59,7 +56,6 @@ at::Tensor moments(const at::Tensor& grad, const at::Tensor& input, const Map& m
 }
 
 at::Tensor adjoint(const at::Tensor& grad, const Map& map, int64_t images, at::IntArrayRef size) {
-  check_index(map, images);
   if (!is_native(grad)) return narrowed(adjoint(grad.to(at::kFloat), map, images, size), grad.scalar_type());
   const at::Tensor grad_input = images_of(grad, images, size);
   if (grad_input.numel() == 0 || grad.numel() == 0) return grad_input.zero_();

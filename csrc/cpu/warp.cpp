@@ -123,70 +123,78 @@ void adjoint_tiles(const Warp<T>& w, const Sharing& sharing) {
   });
 }
 
-template <class T>
-std::vector<MapLines> lines_of_all(const Warp<T>& w) {
+// f(problem), with the rows' parts of all its maps computed.
+template <class T, class F>
+void with_warp(const Map& map, int64_t images, int64_t channels, at::IntArrayRef in_size,
+               at::IntArrayRef out_size, const F& f) {
+  const WarpTensors tensors(map, images);
+  Warp<T> w{make_warp<T>(map, tensors, images, channels, in_size, out_size), nullptr, false};
   std::vector<MapLines> lines;
-  for (int64_t map = 0; map < w.maps; ++map) lines.push_back(map_lines(w, map));
-  return lines;
+  for (int64_t n = 0; n < w.maps; ++n) lines.push_back(map_lines(w, n));
+  w.lines = lines.data();
+  f(w);
 }
 
 }  // namespace
 
 void warp_sample(const at::Tensor& input, const Map& map, const at::Tensor& output) {
   const at::Tensor images = paired(input);
-  const WarpTensors tensors(map, input.size(0));
+  const at::IntArrayRef in_size = input.sizes().slice(2), out_size = output.sizes().slice(2);
   AT_DISPATCH_FLOATING_TYPES(input.scalar_type(), "warp_sample", [&] {
-    auto w = make_warp<scalar_t>(map, tensors, input.size(0), input.size(1), input.sizes().slice(2),
-                                 output.sizes().slice(2));
-    const std::vector<MapLines> lines = lines_of_all(w);
-    w.lines = lines.data();
-    w.input = volumes(images, images.const_data_ptr<scalar_t>());
-    w.output = volumes(output, output.mutable_data_ptr<scalar_t>());
-    w.past_caches = is_planar(w) && streams(output, images_out<scalar_t>(output));
-    for_parts(w, WarpParts(w, 1), [&](const WarpPart& part, int64_t, scalar_t* radial) {
-      kernels<scalar_t>().warp_sample(w, part, radial);
+    with_warp<scalar_t>(map, input.size(0), input.size(1), in_size, out_size, [&](Warp<scalar_t>& w) {
+      w.input = volumes(images, images.const_data_ptr<scalar_t>());
+      w.output = volumes(output, output.mutable_data_ptr<scalar_t>());
+      w.past_caches = is_planar(w) && streams(output, images_out<scalar_t>(output));
+      for_parts(w, WarpParts(w, 1), [&](const WarpPart& part, int64_t, scalar_t* radial) {
+        kernels<scalar_t>().warp_sample(w, part, radial);
+      });
     });
   });
 }
 
+namespace {
+
+// gradients: theta's, zeros.
+template <class T>
+void sum_moments(const Warp<T>& w, double* gradients) {
+  const WarpParts parts(w, 1);
+  // The rows' parts in order, whatever thread had them.
+  const int64_t entries = w.maps * w.streams() * w.basis;
+  std::vector<double> sums(static_cast<size_t>(parts.down * entries));
+  for_parts(w, parts, [&](const WarpPart& part, int64_t k, T* radial) {
+    double* to = sums.data() + k % parts.down * entries + part.map_begin * w.streams() * w.basis;
+    kernels<T>().warp_moments(w, part, radial, to);
+  });
+  for (size_t k = 0; k < sums.size(); ++k) gradients[static_cast<int64_t>(k) % entries] += sums[k];
+}
+
+}  // namespace
+
 at::Tensor warp_moments(const at::Tensor& grad, const at::Tensor& input, const Map& map) {
   const at::Tensor images = paired(input);
-  const WarpTensors tensors(map, input.size(0));
+  const at::IntArrayRef in_size = input.sizes().slice(2), out_size = grad.sizes().slice(2);
   const at::Tensor gradients = at::zeros(map.theta.sizes(), map.theta.options().dtype(at::kDouble));
   AT_DISPATCH_FLOATING_TYPES(input.scalar_type(), "warp_moments", [&] {
-    auto w = make_warp<scalar_t>(map, tensors, input.size(0), input.size(1), input.sizes().slice(2),
-                                 grad.sizes().slice(2));
-    const std::vector<MapLines> lines = lines_of_all(w);
-    w.lines = lines.data();
-    w.input = volumes(images, images.const_data_ptr<scalar_t>());
-    w.grad = volumes(grad, grad.const_data_ptr<scalar_t>());
-    const WarpParts parts(w, 1);
-    // The rows' parts in order, whatever thread had them.
-    const int64_t entries = w.maps * w.streams() * w.basis;
-    std::vector<double> sums(static_cast<size_t>(parts.down * entries));
-    for_parts(w, parts, [&](const WarpPart& part, int64_t k, scalar_t* radial) {
-      double* to = sums.data() + k % parts.down * entries + part.map_begin * w.streams() * w.basis;
-      kernels<scalar_t>().warp_moments(w, part, radial, to);
+    with_warp<scalar_t>(map, input.size(0), input.size(1), in_size, out_size, [&](Warp<scalar_t>& w) {
+      w.input = volumes(images, images.const_data_ptr<scalar_t>());
+      w.grad = volumes(grad, grad.const_data_ptr<scalar_t>());
+      sum_moments(w, gradients.mutable_data_ptr<double>());
     });
-    double* total = gradients.mutable_data_ptr<double>();
-    for (size_t k = 0; k < sums.size(); ++k) total[static_cast<int64_t>(k) % entries] += sums[k];
   });
   return gradients;
 }
 
 void warp_adjoint(const at::Tensor& grad, const Map& map, const at::Tensor& grad_input) {
-  const WarpTensors tensors(map, grad_input.size(0));
   const Sharing sharing(map, grad_input.size(0));
   const at::Tensor g = grad.contiguous(grad.suggest_memory_format());
+  const at::IntArrayRef in_size = grad_input.sizes().slice(2), out_size = grad.sizes().slice(2);
   AT_DISPATCH_FLOATING_TYPES(grad.scalar_type(), "warp_adjoint", [&] {
-    auto w = make_warp<scalar_t>(map, tensors, grad_input.size(0), grad.size(1), grad_input.sizes().slice(2),
-                                 grad.sizes().slice(2));
-    const std::vector<MapLines> lines = lines_of_all(w);
-    w.lines = lines.data();
-    w.grad = volumes(g, g.const_data_ptr<scalar_t>());
-    w.grad_input = volumes(grad_input, grad_input.mutable_data_ptr<scalar_t>());
-    w.past_caches = is_planar(w) && streams(grad_input, images_out<scalar_t>(grad_input));
-    adjoint_tiles(w, sharing);
+    with_warp<scalar_t>(map, grad_input.size(0), grad.size(1), in_size, out_size, [&](Warp<scalar_t>& w) {
+      w.grad = volumes(g, g.const_data_ptr<scalar_t>());
+      w.grad_input = volumes(grad_input, grad_input.mutable_data_ptr<scalar_t>());
+      w.past_caches = is_planar(w) && streams(grad_input, images_out<scalar_t>(grad_input));
+      adjoint_tiles(w, sharing);
+    });
   });
 }
 

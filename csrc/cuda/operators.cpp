@@ -39,15 +39,14 @@ bool is_native(const at::Tensor& images, bool plain) {
 }
 
 at::Tensor images_of(const at::Tensor& like, int64_t count, at::IntArrayRef size) {
-  std::vector<int64_t> shape{count, like.size(1)};
-  shape.insert(shape.end(), size.begin(), size.end());
-  return empty(shape, like.options().memory_format(like.suggest_memory_format()));
+  return empty(images_shape(like, count, size), images_options(like));
 }
 
 // An index that reads no memory but the images'. What it holds is known on the device alone: an image that
 // does not exist ends the device's work there, as in PyTorch's own indexing.
 Map indexed(const Map& map, int64_t images) {
   if (!map.index || map.count() == 0) return map;
+  const CUDAGuard guard(map.index->device());
   Map safe = map;
   safe.index = map.index->clamp(0, std::max<int64_t>(images - 1, 0));
   at::_assert_async(safe.index->eq(*map.index).all(),
@@ -58,40 +57,37 @@ Map indexed(const Map& map, int64_t images) {
 // Whether map n reads image n.
 bool one_to_one(const Map& map, int64_t images) { return !map.index && map.count() == images; }
 
-at::Tensor sample(const at::Tensor& input, const Map& asked, at::IntArrayRef size) {
+at::Tensor sample(const at::Tensor& input, const Map& map, at::IntArrayRef size) {
   const CUDAGuard guard(input.device());
-  check_lengths(asked, input, size);
-  const bool plain = asked.is_plain();
+  check_lengths(map, input, size);
+  const bool plain = map.is_plain();
   if (!is_native(input, plain)) {
-    return narrowed(sample(input.to(at::kFloat), asked, size), input.scalar_type());
+    return narrowed(sample(input.to(at::kFloat), map, size), input.scalar_type());
   }
-  const Map map = indexed(asked, input.size(0));
   const at::Tensor output = images_of(input, map.count(), size);
   if (output.numel() == 0) return output;
   plain ? affine_sample(input, map, output) : warp_sample(input, map, output);
   return output;
 }
 
-at::Tensor moments(const at::Tensor& grad, const at::Tensor& input, const Map& asked) {
+at::Tensor moments(const at::Tensor& grad, const at::Tensor& input, const Map& map) {
   const CUDAGuard guard(input.device());
-  check_lengths(asked, input, grad.sizes().slice(2));
-  const bool plain = asked.is_plain();
-  if (grad.numel() == 0 || asked.nearest) return at::zeros(asked.theta.sizes(), asked.theta.options());
-  if (!is_native(input, plain)) return moments(grad.to(at::kFloat), input.to(at::kFloat), asked);
-  const Map map = indexed(asked, input.size(0));
+  check_lengths(map, input, grad.sizes().slice(2));
+  const bool plain = map.is_plain();
+  if (grad.numel() == 0 || map.nearest) return at::zeros(map.theta.sizes(), map.theta.options());
+  if (!is_native(input, plain)) return moments(grad.to(at::kFloat), input.to(at::kFloat), map);
   const at::Tensor grad_theta = plain ? affine_moments(grad, input, map) : warp_moments(grad, input, map);
   return grad_theta.to(map.theta.scalar_type());
 }
 
-at::Tensor adjoint(const at::Tensor& grad, const Map& asked, int64_t images, at::IntArrayRef size) {
+at::Tensor adjoint(const at::Tensor& grad, const Map& map, int64_t images, at::IntArrayRef size) {
   const CUDAGuard guard(grad.device());
-  check_lengths(asked, grad, size);
+  check_lengths(map, grad, size);
   // Maps that share an image are the general kernels' work.
-  const bool plain = asked.is_plain() && one_to_one(asked, images);
+  const bool plain = map.is_plain() && one_to_one(map, images);
   if (!is_native(grad, plain)) {
-    return narrowed(adjoint(grad.to(at::kFloat), asked, images, size), grad.scalar_type());
+    return narrowed(adjoint(grad.to(at::kFloat), map, images, size), grad.scalar_type());
   }
-  const Map map = indexed(asked, images);
   const at::Tensor grad_input = images_of(grad, images, size);
   if (grad_input.numel() == 0) return grad_input;
   if (grad.numel() == 0) return grad_input.zero_();

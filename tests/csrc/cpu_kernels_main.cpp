@@ -132,7 +132,7 @@ void run_once(const Kernels<T>& kernels) {
 
 // The first image is read by all maps.
 template <class T>
-void run_warp_adjoint(const Kernels<T>& kernels, const stn::Warp<T>& w, const stn::WarpBox* boxes) {
+void run_warp_adjoint(const Kernels<T>& kernels, const stn::cpu::Warp<T>& w, const stn::WarpBox* boxes) {
   std::vector<int64_t> all(static_cast<size_t>(w.maps));
   for (size_t n = 0; n < all.size(); ++n) all[n] = static_cast<int64_t>(n);
   const std::vector<stn::cpu::Readers> readers{{all.data(), all.data() + all.size()}, {nullptr, nullptr}};
@@ -161,7 +161,7 @@ void run_warp_adjoint(const Kernels<T>& kernels, const stn::Warp<T>& w, const st
 // The general kernels, over any kind of map.
 template <class T>
 void run_warp(const Kernels<T>& kernels) {
-  stn::Warp<T> w{};
+  stn::cpu::Warp<T> w{};
   w.dims = static_cast<int>(integer(2, 3));
   const int64_t points = w.dims == 2 && integer(0, 2) == 0 ? integer(1, 7) : 0;
   w.perspective = w.dims == 2 && points == 0 && integer(0, 1) == 1;
@@ -193,8 +193,8 @@ void run_warp(const Kernels<T>& kernels) {
   if (integer(0, 1) == 1) w.tangent = tangent.data();
   if (points > 0) w.points = positions.data();
   w.index = index.data();
-  std::vector<stn::MapLines> lines;
-  for (int64_t map = 0; map < w.maps; ++map) lines.push_back(stn::map_lines(w, map));
+  std::vector<stn::cpu::MapLines> lines;
+  for (int64_t map = 0; map < w.maps; ++map) lines.push_back(stn::cpu::map_lines(w, map));
   w.lines = lines.data();
 
   Buffer<T> input(w.images * w.channels * stored, true), grad(w.maps * w.channels * out, true);
