@@ -38,6 +38,7 @@ def alternate(
     contenders: dict[str, Callable[[], object]], seconds: float, device: torch.device
 ) -> dict[str, Measurement]:
     """Times the contenders in turns, each turn some calls of each, for about `seconds` in all."""
+    keep_freed_memory()
     results, calls = {}, {}
     for name, f in contenders.items():
         try:
@@ -53,6 +54,15 @@ def alternate(
         low, median, high = statistics.quantiles(values, n=4)
         results[name] = Measurement(median, low, high, len(values))
     return {name: results[name] for name in contenders}
+
+
+def keep_freed_memory() -> None:
+    """A large tensor comes and goes, as in any training.
+
+    glibc then gives less memory back to the system. Otherwise it depends on what was allocated before whether
+    calls of some megabytes begin with page faults, which cost as much as the work.
+    """
+    torch.empty(31 << 20, dtype=torch.uint8)
 
 
 def sets(bytes_each: int, device: torch.device) -> int:

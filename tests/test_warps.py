@@ -319,6 +319,27 @@ def test_planes_of_many_tiles(kind, channels, padding_mode, device):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-11 * max(scale, 1) * (1e3 if kind is Steep else 10))
 
 
+@pytest.mark.parametrize("kind", (ThinPlateSpline, Grid))
+def test_splines_of_large_images_are_as_exact_as_the_composition(kind, device):
+    """In float32 far control points are interpolated there; an image of its own coordinates shows them."""
+    size = (400, 700)
+    axes = (torch.arange(n, device=device, dtype=torch.float32) for n in size)
+    input = torch.stack(torch.meshgrid(*axes, indexing="ij"))[None]
+    theta = kind.theta[:1].to(device).float()
+    exact = gradients(kind.composed, input.double(), theta.double(), size, padding_mode="border")
+    errors = [
+        [(a - b).abs().max().item() for a, b in zip(results, exact, strict=True)]
+        for results in (
+            gradients(kind.warp, input, theta, size, padding_mode="border"),
+            gradients(kind.composed, input, theta, size, padding_mode="border"),
+        )
+    ]
+    assert errors[0][0] <= 2 * errors[1][0]  # roundings of another order may be unlucky
+    # Sums of hundreds of terms in border pixels, and of 560 thousand for theta.
+    assert errors[0][1] <= 3e-5 * exact[1].abs().max().item()
+    assert errors[0][2] <= 1e-5 * exact[2].abs().max().item()
+
+
 @kinds
 def test_the_same_bits_for_any_number_of_threads(kind, device):
     # Several tiles and bundles, so that there is something to divide.

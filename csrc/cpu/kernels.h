@@ -36,7 +36,13 @@ struct WarpPart {
   int64_t map_begin, map_end, channel_begin, channel_end, row_begin, row_end;
 };
 
+// What the radial functions over a tile take (radial_tiles.h).
 constexpr int64_t kRadialStride = kTilePixels + kWalk;
+constexpr int kRadialNodes = 6;
+template <class T>
+STN_INLINE int64_t radial_values(const Warp<T>& w) {
+  return w.radial() * (kRadialStride + 16 * kRadialNodes);
+}
 
 // Pixels in a tile of the output, at most. Of few channels, the radial functions there are read again and
 // again, for map after map: they are to stay in a first-level cache.
@@ -99,13 +105,13 @@ struct Kernels {
   void (*adjoint_group)(const Problem<T>&, int64_t image, const Readers&, int64_t c, int64_t channels,
                         const Tile&, T* scratch);
 
-  // Any map and any weights. radial: kRadialStride values for each radial function of the map's.
+  // Any map and any weights. radial: radial_values.
   void (*warp_sample)(const Warp<T>&, const WarpPart&, T* radial);
   // gradients: theta's, of the part's maps, to be added to.
   void (*warp_moments)(const Warp<T>&, const WarpPart&, T* radial, double* gradients);
   // boxes: (maps, bundles), of the bundles that a part has whole.
   void (*warp_boxes)(const Warp<T>&, const WarpPart&, T* radial, WarpBox* boxes);
-  // grad_input of a part. radial: radial_slots times as much. Planes take up to kQuadChannels channels, or as
+  // grad_input of a part. radial: radial_slots times as many. Planes take up to kQuadChannels channels, or as
   // many as `group`; scratch is theirs, as for adjoint and adjoint_group.
   void (*warp_adjoint)(const Warp<T>&, const TilePart&, T* radial, T* scratch);
 };

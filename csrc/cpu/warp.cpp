@@ -60,7 +60,7 @@ void for_parts(const Warp<T>& w, const WarpParts& parts, const F& f) {
   const int64_t values = parts.maps * parts.rows * w.out[0] * w.channels;
   const int64_t grain = std::max<int64_t>(1, kGrain / 4 / values);
   at::parallel_for(0, parts.across * parts.down, grain, [&](int64_t begin, int64_t end) {
-    std::vector<T> radial(static_cast<size_t>(w.radial() * kRadialStride));
+    std::vector<T> radial(static_cast<size_t>(radial_values(w)));
     for (int64_t k = begin; k < end; ++k) f(parts.part(w, k), k, radial.data());
   });
 }
@@ -108,7 +108,7 @@ void adjoint_tiles(const Warp<T>& w, const Sharing& sharing) {
   const int64_t grain = std::max<int64_t>(1, kGrain / 4 / values);
   at::parallel_for(0, parts * groups.count * tiles, grain, [&](int64_t begin, int64_t end) {
     const std::unique_ptr<T[]> scratch(new T[static_cast<size_t>(groups.scratch)]);
-    std::vector<T> radial(static_cast<size_t>(radial_slots(w) * w.radial() * kRadialStride));
+    std::vector<T> radial(static_cast<size_t>(radial_slots(w) * radial_values(w)));
     for (int64_t u = begin; u < end; ++u) {
       const int64_t image = u / tiles / groups.count * images, c = u / tiles % groups.count * groups.size;
       const TilePart part{image,

@@ -8,33 +8,36 @@
 namespace stn::cpu {
 namespace STN_LEVEL {
 
-STN_INLINE OutTile pixels_of(const Bundles& bundles, int64_t bundle, int64_t rows, int64_t columns) {
+template <class T>
+STN_INLINE OutTile pixels_of(const Warp<T>& w, int64_t bundle) {
+  const Bundles bundles(w);
   const int64_t row = bundles.row(bundle), j = bundles.column(bundle);
-  return {row, j, rows - row < kBundleRows ? rows - row : kBundleRows,
-          columns - j < kWalk ? columns - j : kWalk};
+  const int64_t rows = w.rows() - row, columns = w.out[0] - j;
+  return {row, j, rows < kBundleRows ? rows : kBundleRows, columns < kWalk ? columns : kWalk};
 }
 
 // The bundles' radial functions: of all bundles where these are few, otherwise of the last one asked for.
 template <class T>
 class BundleRadial {
  public:
-  STN_INLINE BundleRadial(const Warp<T>& w, T* values)
-      : w_(w), values_(values), stride_(w.radial() * kRadialStride), slots_(radial_slots(w)) {
+  STN_INLINE BundleRadial(const Warp<T>& w, T* values) : w_(w), values_(values), slots_(radial_slots(w)) {
     for (int64_t& bundle : held_) bundle = -1;
   }
 
-  STN_INLINE const T* of(int64_t bundle, const OutTile& t) {
+  STN_INLINE TileRadial<T>* of(int64_t bundle) {
     const int64_t slot = slots_ > 1 ? bundle : 0;
-    T* values = values_ + slot * stride_;
-    if (held_[slot] != bundle) fill_radial(w_, t, values);
-    held_[slot] = bundle;
-    return values;
+    if (held_[slot] != bundle) {
+      tiles_[slot] = TileRadial<T>(w_, pixels_of(w_, bundle), values_ + slot * radial_values(w_));
+      held_[slot] = bundle;
+    }
+    return tiles_ + slot;
   }
 
  private:
   const Warp<T>& w_;
   T* values_;
-  int64_t stride_, slots_, held_[kRadialSlots];
+  int64_t slots_, held_[kRadialSlots];
+  TileRadial<T> tiles_[kRadialSlots];
 };
 
 // ---- where bundles fall ----
@@ -53,8 +56,9 @@ STN_INLINE void widen(WarpBox* box, const AxisBlock<T>* axis, int count) {
 }
 
 template <int dims, class T>
-__attribute__((noinline)) WarpBox box_of_rows(const Warp<T>& w, int64_t map, const OutTile& t,
-                                              const T* radial) {
+__attribute__((noinline)) WarpBox box_of_rows(const Warp<T>& w, int64_t map, TileRadial<T>* radial) {
+  const OutTile& t = radial->tile();
+  const T* values = radial->all();
   AxisBlock<T> axis[dims];
   Streams s;
   Positions l;
@@ -62,7 +66,7 @@ __attribute__((noinline)) WarpBox box_of_rows(const Warp<T>& w, int64_t map, con
   for (int d = 0; d < dims; ++d) box.low[d] = 1 << 30, box.high[d] = -1;
   for (int64_t r = 0; r < t.rows; ++r) {
     const RowBlock at = row_of(t, r);
-    place(w, map, at, radial + r * t.columns, &s, &l);
+    place(w, map, at, values + r * t.columns, &s, &l);
     for (int d = 0; d < dims; ++d) fill_axis(w, l, d, static_cast<int>(padded<T>(at.count)), axis + d);
     widen<dims>(&box, axis, at.count);
   }
@@ -71,11 +75,10 @@ __attribute__((noinline)) WarpBox box_of_rows(const Warp<T>& w, int64_t map, con
 
 // Whole coordinates, of which those before and behind the image touch nothing.
 template <class T>
-__attribute__((noinline)) WarpBox box_of_plane(const Warp<T>& w, int64_t map, const OutTile& t,
-                                               const T* radial) {
+__attribute__((noinline)) WarpBox box_of_plane(const Warp<T>& w, int64_t map, TileRadial<T>* radial) {
   PlaneTile<T> tile;
   WarpBox box;
-  locate(w, map, t, radial, &tile);
+  locate(w, map, radial, &tile);
   for (int d = 0; d < 2; ++d) {
     box.low[d] = static_cast<int32_t>(tile.low[d]);
     box.high[d] = static_cast<int32_t>(tile.high[d]);
@@ -85,31 +88,29 @@ __attribute__((noinline)) WarpBox box_of_plane(const Warp<T>& w, int64_t map, co
 
 // boxes: (maps, bundles), of the bundles that the part has whole.
 template <class T>
-void warp_boxes(const Warp<T>& w, const WarpPart& part, T* radial, WarpBox* boxes) {
+void warp_boxes(const Warp<T>& w, const WarpPart& part, T* values, WarpBox* boxes) {
   const Bundles bundles(w);
   const int64_t begin = part.row_begin / kBundleRows * bundles.across,
                 end = (part.row_end + kBundleRows - 1) / kBundleRows * bundles.across;
   for (int64_t bundle = begin; bundle < end; ++bundle) {
-    const OutTile t = pixels_of(bundles, bundle, w.rows(), w.out[0]);
-    fill_radial(w, t, radial);
+    TileRadial<T> radial(w, pixels_of(w, bundle), values);
     for (int64_t map = part.map_begin; map < part.map_end; ++map) {
-      boxes[map * bundles.count + bundle] = is_planar(w)  ? box_of_plane(w, map, t, radial)
-                                            : w.dims == 2 ? box_of_rows<2>(w, map, t, radial)
-                                                          : box_of_rows<3>(w, map, t, radial);
+      boxes[map * bundles.count + bundle] = is_planar(w)  ? box_of_plane(w, map, &radial)
+                                            : w.dims == 2 ? box_of_rows<2>(w, map, &radial)
+                                                          : box_of_rows<3>(w, map, &radial);
     }
   }
 }
 
-// f(bundle's pixels, its radial functions, map), of those that may touch a tile.
+// f(radial functions over a bundle's pixels, map), of those that may touch a tile.
 template <class T, class F>
 STN_INLINE void for_bundles(const Warp<T>& w, const TilePart& part, const Readers& readers,
                             BundleRadial<T>* radial, const F& f) {
   const Bundles bundles(w);
   for (int64_t bundle = 0; bundle < bundles.count; ++bundle) {
-    const OutTile t = pixels_of(bundles, bundle, w.rows(), w.out[0]);
     for (const int64_t* map = readers.begin; map < readers.end; ++map) {
       if (part.boxes && !touches(part.boxes[*map * bundles.count + bundle], part.tile, w.dims)) continue;
-      f(t, radial->of(bundle, t), *map);
+      f(radial->of(bundle), *map);
     }
   }
 }
@@ -141,32 +142,32 @@ STN_INLINE void for_deposits(const WarpSource<T>& source, const Readers& readers
   const Vec<T> width = zero + static_cast<T>(frame.tile.width),
                height = zero + static_cast<T>(frame.tile.height);
   PlaneTile<T> tile;
-  for_bundles(source.w, source.part, readers, source.radial,
-              [&](const OutTile& t, const T* radial, int64_t map) STN_LAMBDA {
-                locate(source.w, map, t, radial, &tile);
-                for (int64_t r = 0; r < t.rows; ++r) {
-                  Vec<T> number = lane_numbers<T>();
-                  for (int64_t k = 0; k < t.columns; k += Simd<T>::lanes, number += Simd<T>::lanes) {
-                    const int64_t at = r * t.columns + k;
-                    // Cells of the tile, the second of which is the first that touches it.
-                    Vec<T> x = load<Vec<T>>(tile.whole[0] + at) - left,
-                           y = load<Vec<T>>(tile.whole[1] + at) - top;
-                    const auto touches = (x >= one) & (x <= width + 1) & (y >= one) & (y <= height + 1) &
-                                         (number < static_cast<T>(t.columns));
-                    if (!any_lane(touches)) continue;
-                    Vec<T> fx = load<Vec<T>>(tile.at.fx + at), fy = load<Vec<T>>(tile.at.fy + at);
-                    // A coordinate that is not a number has no taps.
-                    const auto nothing = ~touches | (fx != fx) | (fy != fy);
-                    x = nothing ? zero : x;
-                    y = nothing ? zero : y;
-                    fx = nothing ? zero : fx;
-                    fy = nothing ? zero : fy;
-                    const Vec<T> ex = 1 - fx, ey = 1 - fy;
-                    f(Deposits<T>{to_index<T>(y * pitch + x), ey * ex, ey * fx, fy * ex, fy * fx}, map,
-                      t.top + r, t.left + k);
-                  }
-                }
-              });
+  for_bundles(
+      source.w, source.part, readers, source.radial, [&](TileRadial<T>* radial, int64_t map) STN_LAMBDA {
+        const OutTile& t = radial->tile();
+        locate(source.w, map, radial, &tile);
+        for (int64_t r = 0; r < t.rows; ++r) {
+          Vec<T> number = lane_numbers<T>();
+          for (int64_t k = 0; k < t.columns; k += Simd<T>::lanes, number += Simd<T>::lanes) {
+            const int64_t at = r * t.columns + k;
+            // Cells of the tile, the second of which is the first that touches it.
+            Vec<T> x = load<Vec<T>>(tile.whole[0] + at) - left, y = load<Vec<T>>(tile.whole[1] + at) - top;
+            const auto touches = (x >= one) & (x <= width + 1) & (y >= one) & (y <= height + 1) &
+                                 (number < static_cast<T>(t.columns));
+            if (!any_lane(touches)) continue;
+            Vec<T> fx = load<Vec<T>>(tile.at.fx + at), fy = load<Vec<T>>(tile.at.fy + at);
+            // A coordinate that is not a number has no taps.
+            const auto nothing = ~touches | (fx != fx) | (fy != fy);
+            x = nothing ? zero : x;
+            y = nothing ? zero : y;
+            fx = nothing ? zero : fx;
+            fy = nothing ? zero : fy;
+            const Vec<T> ex = 1 - fx, ey = 1 - fy;
+            f(Deposits<T>{to_index<T>(y * pitch + x), ey * ex, ey * fx, fy * ex, fy * fx}, map, t.top + r,
+              t.left + k);
+          }
+        }
+      });
 }
 
 template <class T>
@@ -241,12 +242,14 @@ __attribute__((noinline)) void adjoint_rows(const Warp<T>& w, const TilePart& pa
   T* out = w.grad_input.data + image * w.grad_input.batch + part.channel * w.grad_input.channel;
   clear_tile(w, part.tile, part.channels, out);
   for_bundles(w, part, part.readers[image], bundle_radial,
-              [&](const OutTile& t, const T* radial, int64_t map) STN_LAMBDA {
+              [&](TileRadial<T>* radial, int64_t map) STN_LAMBDA {
+                const OutTile& t = radial->tile();
+                const T* values = radial->all();
                 const T* grad = w.grad.data + map * w.grad.batch + part.channel * w.grad.channel;
                 for (int64_t r = 0; r < t.rows; ++r) {
                   const RowBlock at = row_of(t, r);
                   b.count = at.count;
-                  place(w, map, at, radial + r * t.columns, &s, &l);
+                  place(w, map, at, values + r * t.columns, &s, &l);
                   fill_taps<Weights::value, tangent>(w, l, &b);
                   deposit(w, b, part.tile, grad + offset_of(w.grad, w.out, at), part.channels, out);
                 }

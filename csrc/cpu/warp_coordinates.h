@@ -1,8 +1,7 @@
 // Where the pixels of any map fall (../warp.h). Included by level sources only; see kernels.h.
 #pragma once
 
-#include "coordinates.h"
-#include "radial.h"
+#include "radial_tiles.h"
 
 namespace stn::cpu {
 namespace STN_LEVEL {
@@ -23,23 +22,6 @@ STN_INLINE RowBlock row_of(const OutTile& t, int64_t r) {
 template <class I>
 STN_INLINE int64_t offset_of(const I& to, const int64_t* out, const RowBlock& b) {
   return b.row % out[1] * to.axis[1] + b.row / out[1] * to.axis[2] + b.j * to.axis[0];
-}
-
-// The radial functions' values over a tile: function f at pixel k, row by row, is values[f * kRadialStride +
-// k].
-template <class T>
-STN_INLINE void fill_radial(const Warp<T>& w, const OutTile& t, T* values) {
-  const double half = half_span(w.out[0], w.align_corners), step = half > 0 ? 1 / half : 0;
-  const double x = normalised(t.left, w.out[0], w.align_corners);
-  const double y = normalised(t.top, w.out[1], w.align_corners),
-               half_y = half_span(w.out[1], w.align_corners);
-  for (int64_t r = 0; r < t.rows; ++r) {
-    const double row = half_y > 0 ? y + static_cast<double>(r) / half_y : y;
-    for (int64_t f = 0; f < w.radial(); ++f) {
-      fill_radial<T>(x, step, row, w.points + 2 * f, padded<T>(t.columns),
-                     values + f * kRadialStride + r * t.columns);
-    }
-  }
 }
 
 // The streams' values and, with a tangent, their derivatives along it.

@@ -150,29 +150,16 @@ __attribute__((noinline)) void sum_streams(const Warp<T>& w, const TileMap<T>& m
   }
 }
 
-// gradient[f], and one map's basis behind it, += the sums of by[d] * radial function f over a tile's pixels.
-template <class T>
-STN_INLINE void add_radial_gradient(const Warp<T>& w, int64_t pixels, T* const* by, const T* radial,
-                                    double* gradient) {
-  for (int64_t f = 0; f < w.radial(); ++f) {
-    const T* values = radial + f * kRadialStride;
-    Vec<T> sum[2] = {};
-    for (int64_t k = 0; k < pixels; k += Simd<T>::lanes) {
-      const auto v = load_some<Vec<T>>(values + k, pixels - k);
-      for (int d = 0; d < 2; ++d) sum[d] += v * load_some<Vec<T>>(by[d] + k, pixels - k);
-    }
-    for (int d = 0; d < 2; ++d) gradient[d * w.basis + f] += static_cast<double>(sum_lanes<T>(sum[d]));
-  }
-}
-
 // Adds a tile's part of theta's gradient (streams, basis). by[d]: as for sum_streams; changed.
 template <class T>
-STN_INLINE void add_tile_gradient(const Warp<T>& w, int64_t map, const OutTile& t, T* const* by,
-                                  const PlaneTile<T>& tile, const T* radial, double* gradient) {
+STN_INLINE void add_tile_gradient(const Warp<T>& w, int64_t map, const TileRadial<T>& radial, T* const* by,
+                                  const PlaneTile<T>& tile, double* gradient) {
+  const OutTile& t = radial.tile();
   const TileMap<T> m(w, map, t);
   StreamSums<T> sums;
   (w.perspective ? sum_streams<true, T> : sum_streams<false, T>)(w, m, by, tile, &sums);
-  add_radial_gradient(w, t.rows * t.columns, by, radial, gradient);
+  const T* const by_radial[2] = {by[0], by[1]};
+  radial.add_gradient(by_radial, gradient);
   const double first[2] = {normalised(t.left, w.out[0], w.align_corners),
                            normalised(t.top, w.out[1], w.align_corners)};
   double step[2];

@@ -117,7 +117,9 @@ STN_INLINE Vec<T> gather(const T* from, const int64_t* offset) {
 // One map's tile, for channels of the part.
 template <int dims, bool tangent, class T>
 __attribute__((noinline)) void sample_rows(const Warp<T>& w, const WarpPart& part, int64_t map,
-                                           const OutTile& t, const T* radial) {
+                                           TileRadial<T>* tile_radial) {
+  const OutTile& t = tile_radial->tile();
+  const T* radial = tile_radial->all();
   TapBlock<T, dims, 1> b;
   Streams s;
   Positions l;
@@ -156,13 +158,13 @@ STN_INLINE void with_shape(const Warp<T>& w, const F& f) {
 }
 
 template <class T>
-void warp_sample(const Warp<T>& w, const WarpPart& part, T* radial) {
+void warp_sample(const Warp<T>& w, const WarpPart& part, T* values) {
   for_tiles(w.out[0], tile_pixels(w), part.row_begin, part.row_end, [&](const OutTile& t) STN_LAMBDA {
-    fill_radial(w, t, radial);
+    TileRadial<T> radial(w, t, values);
     for (int64_t map = part.map_begin; map < part.map_end; ++map) {
-      if (has_windows(w) && sample_planes(w, part, map, t, radial)) continue;
+      if (has_windows(w) && sample_planes(w, part, map, &radial)) continue;
       with_shape(w, [&](auto dims, auto tangent)
-                        STN_LAMBDA { sample_rows<dims.value, tangent.value != 0>(w, part, map, t, radial); });
+                        STN_LAMBDA { sample_rows<dims.value, tangent.value != 0>(w, part, map, &radial); });
     }
   });
 }
@@ -206,7 +208,9 @@ STN_INLINE void slope_sums(const TapBlock<T, dims, dims>& b, const T (*sums)[kBl
 // One map's tile; adds to its gradient.
 template <int dims, bool tangent, class T>
 __attribute__((noinline)) void moments_rows(const Warp<T>& w, const WarpPart& part, int64_t map,
-                                            const OutTile& t, const T* radial, double* gradient) {
+                                            TileRadial<T>* tile_radial, double* gradient) {
+  const OutTile& t = tile_radial->tile();
+  const T* all = tile_radial->all();
   TapBlock<T, dims, dims> b;
   Streams s;
   Positions l;
@@ -216,7 +220,7 @@ __attribute__((noinline)) void moments_rows(const Warp<T>& w, const WarpPart& pa
   const T* image = w.input.data + w.image_of(map) * w.input.batch;
   for (int64_t r = 0; r < t.rows; ++r) {
     const RowBlock at = row_of(t, r);
-    const T* radial_row = radial + r * t.columns;
+    const T* radial_row = all + r * t.columns;
     b.count = at.count;
     place(w, map, at, radial_row, &s, &l);
     const T* grad = w.grad.data + map * w.grad.batch + offset_of(w.grad, w.out, at);
@@ -234,14 +238,14 @@ __attribute__((noinline)) void moments_rows(const Warp<T>& w, const WarpPart& pa
 
 // gradients: (maps, streams, basis), to be added to.
 template <class T>
-void warp_moments(const Warp<T>& w, const WarpPart& part, T* radial, double* gradients) {
+void warp_moments(const Warp<T>& w, const WarpPart& part, T* values, double* gradients) {
   for_tiles(w.out[0], tile_pixels(w), part.row_begin, part.row_end, [&](const OutTile& t) STN_LAMBDA {
-    fill_radial(w, t, radial);
+    TileRadial<T> radial(w, t, values);
     for (int64_t map = part.map_begin; map < part.map_end; ++map) {
       double* gradient = gradients + (map - part.map_begin) * w.streams() * w.basis;
-      if (has_windows(w) && moments_planes(w, part, map, t, radial, gradient)) continue;
+      if (has_windows(w) && moments_planes(w, part, map, &radial, gradient)) continue;
       with_shape(w, [&](auto dims, auto tangent) STN_LAMBDA {
-        moments_rows<dims.value, tangent.value != 0>(w, part, map, t, radial, gradient);
+        moments_rows<dims.value, tangent.value != 0>(w, part, map, &radial, gradient);
       });
     }
   });

@@ -138,38 +138,6 @@ struct Split {
   }
 };
 
-// bend[d] = the radial functions' sums along axis d, pixels.
-template <class T>
-__attribute__((noinline)) void sum_radial(const Warp<T>& w, const MapLines& m, int64_t pixels,
-                                          const T* radial, PlaneTile<T>* tile) {
-  constexpr int vectors = 4, functions = 64;  // at a time
-  constexpr int64_t lanes = Simd<T>::lanes, step = vectors * lanes;
-  alignas(64) T factor[2][functions];
-  for (int64_t first = 0; first == 0 || first < w.radial(); first += functions) {
-    const int64_t count = w.radial() - first < functions ? w.radial() - first : functions;
-    for (int64_t f = 0; f < count; ++f) {
-      for (int d = 0; d < 2; ++d) factor[d][f] = static_cast<T>(m.value.radial[d][first + f] * m.scale[d]);
-    }
-    for (int64_t k = 0; k < pixels; k += step) {
-      Vec<T> sum[2][vectors] = {};
-      const T* from = radial + first * kRadialStride + k;
-      for (int64_t f = 0; f < count; ++f, from += kRadialStride) {
-        for (int v = 0; v < vectors; ++v) {
-          const Vec<T> value = in_register(load<Vec<T>>(from + v * lanes));
-          sum[0][v] += factor[0][f] * value;
-          sum[1][v] += factor[1][f] * value;
-        }
-      }
-      for (int d = 0; d < 2; ++d) {
-        for (int v = 0; v < vectors; ++v) {
-          T* to = tile->bend[d] + k + v * lanes;
-          store(to, first == 0 ? sum[d][v] : load<Vec<T>>(to) + sum[d][v]);
-        }
-      }
-    }
-  }
-}
-
 template <Padding padding, bool perspective, class T>
 __attribute__((noinline)) void locate_tame(const Warp<T>& w, const TileMap<T>& m, PlaneTile<T>* tile) {
   const int64_t columns = m.t.columns;
@@ -195,14 +163,16 @@ __attribute__((noinline)) void locate_tame(const Warp<T>& w, const TileMap<T>& m
 
 // Whatever they are.
 template <Padding padding, class T>
-__attribute__((noinline)) void locate_any(const Warp<T>& w, int64_t map, const OutTile& t, const T* radial,
+__attribute__((noinline)) void locate_any(const Warp<T>& w, int64_t map, TileRadial<T>* radial,
                                           PlaneTile<T>* tile) {
+  const OutTile& t = radial->tile();
+  const T* values = radial->all();
   Streams streams;
   Positions at;
   alignas(64) T whole[kBlock], frac[kBlock];
   Placer<padding, T> to(w, tile);
   for (int64_t r = 0; r < t.rows; ++r) {
-    place(w, map, row_of(t, r), radial + r * t.columns, &streams, &at);
+    place(w, map, row_of(t, r), values + r * t.columns, &streams, &at);
     for (int d = 0; d < 2; ++d) {
       split_block<padding>(at.at[d], w.in[d], w.align_corners, static_cast<int>(padded<T>(t.columns)), whole,
                            frac);
@@ -216,14 +186,17 @@ __attribute__((noinline)) void locate_any(const Warp<T>& w, int64_t map, const O
   to.end();
 }
 
-// radial: the radial functions' values over the tile. The map's form there tells whether it is tame.
+// The pixels of the radial functions' tile. Says whether the map is tame there.
 template <class T>
-STN_INLINE bool locate(const Warp<T>& w, int64_t map, const OutTile& t, const T* radial, PlaneTile<T>* tile) {
-  const TileMap<T> m(w, map, t);
-  if (m.tame && !w.perspective) sum_radial(w, m.m, t.rows * t.columns, radial, tile);
+STN_INLINE bool locate(const Warp<T>& w, int64_t map, TileRadial<T>* radial, PlaneTile<T>* tile) {
+  const TileMap<T> m(w, map, radial->tile());
+  if (m.tame && !w.perspective) {
+    T* const bend[2] = {tile->bend[0], tile->bend[1]};
+    radial->sum(m.m, bend);
+  }
   with_padding(w.padding, [&](auto padding) STN_LAMBDA {
     if (!m.tame) {
-      locate_any<padding.value>(w, map, t, radial, tile);
+      locate_any<padding.value>(w, map, radial, tile);
     } else if (w.perspective) {
       locate_tame<padding.value, true>(w, m, tile);
     } else {

@@ -71,10 +71,11 @@ STN_INLINE void settle(const OutTile& t, const Window& w, PlaneTile<T>* tile) {
 // One map's tile. False where its window is too large.
 template <class T>
 __attribute__((noinline)) bool sample_planes(const Warp<T>& w, const WarpPart& part, int64_t map,
-                                             const OutTile& t, const T* radial) {
+                                             TileRadial<T>* radial) {
+  const OutTile& t = radial->tile();
   const Problem<T> p = planes_of(w);
   WarpScratch<T> s;
-  locate(w, map, t, radial, &s.tile);
+  locate(w, map, radial, &s.tile);
   const Window window = window_of(s.tile);
   if (!fits(t, window)) return false;
   settle(t, window, &s.tile);
@@ -113,10 +114,11 @@ STN_INLINE void add_slopes(const OutTile& t, const T* grad, int64_t grad_row, Wa
 // One map's tile; adds to its gradient. False where its window is too large.
 template <class T>
 __attribute__((noinline)) bool moments_planes(const Warp<T>& w, const WarpPart& part, int64_t map,
-                                              const OutTile& t, const T* radial, double* gradient) {
+                                              TileRadial<T>* radial, double* gradient) {
+  const OutTile& t = radial->tile();
   const Problem<T> p = planes_of(w);
   WarpScratch<T> s;
-  const bool tame = locate(w, map, t, radial, &s.tile);
+  const bool tame = locate(w, map, radial, &s.tile);
   const Window window = window_of(s.tile);
   if (!fits(t, window)) return false;
   settle(t, window, &s.tile);
@@ -129,12 +131,13 @@ __attribute__((noinline)) bool moments_planes(const Warp<T>& w, const WarpPart& 
   }
   if (tame) {
     T* const by[2] = {s.by[0], s.by[1]};
-    add_tile_gradient(w, map, t, by, s.tile, radial, gradient);
+    add_tile_gradient(w, map, *radial, by, s.tile, gradient);
     return true;
   }
   Streams streams;
   Positions at;
   alignas(64) double by_at[2][kBlock];
+  const T* values = radial->all();
   for (int64_t r = 0; r < t.rows; ++r) {
     const int64_t first = r * t.columns;
     for (int64_t k = 0; k < t.columns; ++k) {
@@ -142,8 +145,8 @@ __attribute__((noinline)) bool moments_planes(const Warp<T>& w, const WarpPart& 
       by_at[0][k] = static_cast<double>(s.by[0][first + k] * (folds ? s.tile.at.slope_x[first + k] : 1));
       by_at[1][k] = static_cast<double>(s.by[1][first + k] * (folds ? s.tile.at.slope_y[first + k] : 1));
     }
-    if (w.perspective) place(w, map, row_of(t, r), radial + first, &streams, &at);
-    add_gradient<T>(w, row_of(t, r), streams, by_at, nullptr, radial + first, gradient);
+    if (w.perspective) place(w, map, row_of(t, r), values + first, &streams, &at);
+    add_gradient<T>(w, row_of(t, r), streams, by_at, nullptr, values + first, gradient);
   }
   return true;
 }

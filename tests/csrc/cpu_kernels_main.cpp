@@ -138,7 +138,7 @@ void run_warp_adjoint(const Kernels<T>& kernels, const stn::cpu::Warp<T>& w, con
   const std::vector<stn::cpu::Readers> readers{{all.data(), all.data() + all.size()}, {nullptr, nullptr}};
   const bool planar = stn::cpu::is_planar(w);
   const int64_t most = planar ? stn::cpu::kTile : 1 << 30, group = integer(0, 1) ? kernels.group : 4;
-  Buffer<T> radial(stn::cpu::radial_slots(w) * w.radial() * stn::cpu::kRadialStride, false);
+  Buffer<T> radial(stn::cpu::radial_slots(w) * stn::cpu::radial_values(w), false);
   Buffer<T> scratch(std::max(kernels.group * stn::cpu::kTileCells, stn::cpu::quad_scratch(4)), false);
   int64_t size[stn::kMaxAxes];
   for (int d = 0; d < stn::kMaxAxes; ++d) size[d] = std::min<int64_t>(most, integer(1, 64));
@@ -209,7 +209,7 @@ void run_warp(const Kernels<T>& kernels) {
   w.output = volumes(output.get(), w.out);
   w.grad_input = volumes(grad_input.get(), w.in);
   const stn::cpu::WarpPart part{0, w.maps, 0, w.channels, 0, w.rows()};
-  Buffer<T> radial(w.radial() * stn::cpu::kRadialStride, false);
+  Buffer<T> radial(stn::cpu::radial_values(w), false);
   std::vector<double> gradients(theta.size());
   kernels.warp_sample(w, part, radial.get());
   kernels.warp_moments(w, part, radial.get(), gradients.data());
