@@ -15,6 +15,7 @@ import accuracy
 import capabilities
 import double_backward
 import errors
+import paper
 import sampler
 from cases import COMMON
 from contenders import MAIN_PASSES
@@ -26,15 +27,24 @@ RESULTS = ROOT / "benchmarks/results"
 
 def tables(results: Path = RESULTS) -> dict[str, str]:
     """The text for each marker, from the recorded results."""
-    trained, timed, warped, exact, tried, twice = (
+    trained, timed, warped, exact, tried, twice, distorted = (
         json.loads((results / f"{name}.json").read_text())
-        for name in ("accuracy", "sampler-cpu", "warps-cpu", "errors", "capabilities", "double_backward")
+        for name in (
+            "accuracy",
+            "sampler-cpu",
+            "warps-cpu",
+            "errors",
+            "capabilities",
+            "double_backward",
+            "paper",
+        )
     )
     return {
         "accuracy": f"{accuracy.table(trained['runs'])}\n\n{on(trained['machine'])}",
         "capabilities": f"{capabilities.table(tried['rows'])}\n\n{on(tried['machine'])}",
         "double backward": f"{double_backward.table(twice['rows'])}\n\n{on(twice['machine'])}",
         "errors": f"{errors.table(exact['rows'])}\n\n{on(exact['machine'])}",
+        "paper": paper.table(distorted["runs"]),
         "warps": f"{sampler.table(warped['rows'], 1)}\n\n{on(warped['machine'])}",
         "sampler": f"{speed(timed['rows'])}\n\n{plot(results / 'sampler-cpu.png')}{on(timed['machine'])}",
     }

@@ -77,8 +77,7 @@ class Sample(Function):
     @staticmethod
     def vmap(info, in_dims, input, theta, points, tangent, index, size, *options):
         batch = Batch(info.batch_size, in_dims[1:5], theta, points, tangent, index)
-        images = input.shape[0] if in_dims[0] is None else input.movedim(in_dims[0], 0).shape[1]
-        flat, shared = batch.flat_images(input, in_dims[0])
+        flat, images, shared = batch.flat_images(input, in_dims[0])
         output = sample(flat, *batch.maps(images, shared), size, *options)
         return batch.unflatten(output), 0
 
@@ -177,8 +176,7 @@ class Moments(Function):
     @staticmethod
     def vmap(info, in_dims, grad, input, theta, points, tangent, index, *options):
         batch = Batch(info.batch_size, in_dims[2:6], theta, points, tangent, index)
-        images = input.shape[0] if in_dims[1] is None else input.movedim(in_dims[1], 0).shape[1]
-        flat, shared = batch.flat_images(input, in_dims[1])
+        flat, images, shared = batch.flat_images(input, in_dims[1])
         output = moments(batch.flat(grad, in_dims[0]), flat, *batch.maps(images, shared), *options)
         return batch.unflatten(output), 0
 
@@ -200,9 +198,12 @@ class Batch:
         batched = tensor.expand(self.size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
         return batched.flatten(0, 1)
 
-    def flat_images(self, input: Tensor, dim: int | None) -> tuple[Tensor, bool]:
-        """Images, and whether all elements of the batch share them."""
-        return (input, True) if dim is None else (input.movedim(dim, 0).flatten(0, 1), False)
+    def flat_images(self, input: Tensor, dim: int | None) -> tuple[Tensor, int, bool]:
+        """Images, how many an element of the batch has, and whether all elements share them."""
+        if dim is None:
+            return input, input.shape[0], True
+        flat = self.flat(input, dim)
+        return flat, flat.shape[0] // self.size, False
 
     def maps(self, images: int, shared: bool) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
         """theta, points, tangent and index of all maps, which read `images` images, or as many each."""

@@ -2,7 +2,6 @@
 
 import shutil
 import struct
-import subprocess
 from typing import NamedTuple
 
 import pytest
@@ -12,7 +11,7 @@ from torch import Tensor
 from tests.maps import PADDINGS
 from tests.warps import WARPS, Affine, Projective, ThinPlateSpline, Volume
 
-from .test_cuda_kernels import HERE, ROOT, SANITIZERS, build, layouts, span
+from .test_cuda_kernels import HERE, ROOT, SANITIZERS, build, layouts, run, span
 
 ops = torch.ops.stn_ext
 SOURCES = (ROOT / "csrc/cuda/warp_kernels.cu", HERE / "cuda_warp_main.cpp")
@@ -68,27 +67,6 @@ def pack(case):
     return struct.pack(f"{len(facts)}q", *facts) + data
 
 
-def run(program, cases, folder):
-    """(output, grad_input, grad_theta) of each case."""
-    problems, results = folder / "problems", folder / "results"
-    problems.write_bytes(b"".join(map(pack, cases)))
-    done = subprocess.run([program, problems, results], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    data, answers = bytearray(results.read_bytes()), []
-    for case in cases:
-        answer = []
-        for like in (case.grad, case.input, case.theta):
-            flat = span(like)
-            size = flat.numel() * like.element_size()
-            answer.append(
-                torch.frombuffer(data[:size], dtype=like.dtype).as_strided(like.shape, like.stride())
-            )
-            data = data[size:]
-        answers.append(answer)
-    assert not data
-    return answers
-
-
 def on_the_cpu(case):
     """The same by the CPU's operators, in float64; test_warps.py compares these with compositions."""
     x, g = case.input.double(), case.grad.double()
@@ -113,7 +91,7 @@ def assert_close(ours, expected, dtype, what):
 
 
 def check(program, folder, cases):
-    for case, ours in zip(cases, run(program, cases, folder), strict=True):
+    for case, ours in zip(cases, run(program, cases, folder, pack), strict=True):
         what = f"{tuple(case.input.shape)} by {tuple(case.theta.shape)}, {case[6:]}"
         expected = on_the_cpu(case)
         if case.mode == "nearest":
@@ -182,7 +160,7 @@ def test_layouts(program, tmp_path):
     case = make_case(Projective, torch.float32)
     pairs = zip(layouts(case.input).values(), layouts(case.grad).values(), strict=True)
     others = [case._replace(input=x, grad=g) for x, g in pairs]
-    expected, *results = run(program, [case, *others], tmp_path)
+    expected, *results = run(program, [case, *others], tmp_path, pack)
     for ours in results:
         assert all(torch.equal(a, e) for a, e in zip(ours, expected, strict=True))
 
@@ -202,7 +180,7 @@ def test_hostile_maps(program, tmp_path):
     """What is not a number stays so; nothing else becomes so, and no gradient of an image."""
     for kind in (Projective, ThinPlateSpline, Volume):
         cases = list(hostile(kind))
-        for case, ours in zip(cases, run(program, cases, tmp_path), strict=True):
+        for case, ours in zip(cases, run(program, cases, tmp_path, pack), strict=True):
             expected = on_the_cpu(case)
             assert torch.equal(ours[0].isnan(), expected[0].isnan())
             assert ours[1].isfinite().all()
@@ -222,4 +200,4 @@ def test_under_sanitizers(tmp_path, name):
         for kind in (Projective, ThinPlateSpline, Volume):
             cases += [*hostile(kind)][::3]
     cases.append(next(large()))
-    run(program, cases, tmp_path)
+    run(program, cases, tmp_path, pack)
