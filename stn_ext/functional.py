@@ -68,14 +68,15 @@ def affine_sample(
         IndexError: on the CPU, an index of an image that is not there.
     """
     _check_tensors("affine_sample", input, theta)
-    if theta.ndim == 3 and theta.shape[1:] == (3, 3):
+    if _is_projective(theta):
         raise ValueError(
             "affine_sample: expected theta of shape (N, 2, 3), but got "
             f"{tuple(theta.shape)}: projective_sample takes (N, 3, 3)"
         )
-    theta, align_corners = _in_units(
-        "affine_sample", theta_units, input, theta, size, padding_mode, align_corners
-    )
+    if theta_units != "normalised":
+        theta, align_corners = _from_pixels(
+            "affine_sample", theta_units, input, theta, size, padding_mode, align_corners
+        )
     return _warp("affine_sample", input, theta, None, size, mode, padding_mode, align_corners, fill, index)
 
 
@@ -109,13 +110,14 @@ def projective_sample(
         ValueError, TypeError, IndexError: as :func:`affine_sample`.
     """
     _check_tensors("projective_sample", input, theta)
-    if theta.ndim != 3 or theta.shape[1:] != (3, 3):
+    if not _is_projective(theta):
         raise ValueError(
             f"projective_sample: expected theta of shape (N, 3, 3), but got {tuple(theta.shape)}"
         )
-    theta, align_corners = _in_units(
-        "projective_sample", theta_units, input, theta, size, padding_mode, align_corners
-    )
+    if theta_units != "normalised":
+        theta, align_corners = _from_pixels(
+            "projective_sample", theta_units, input, theta, size, padding_mode, align_corners
+        )
     return _warp(
         "projective_sample", input, theta, None, size, mode, padding_mode, align_corners, fill, index
     )
@@ -192,7 +194,12 @@ def _warp(
     return _filled(name, input, arguments, fill)
 
 
-def _in_units(
+def _is_projective(theta: Tensor) -> bool:
+    shape = theta.shape
+    return len(shape) == 3 and shape[1] == 3 and shape[2] == 3
+
+
+def _from_pixels(
     name: str,
     units: str,
     input: Tensor,
@@ -202,8 +209,6 @@ def _in_units(
     align_corners: bool,
 ) -> tuple[Tensor, bool]:
     """theta in normalised units, and the align_corners that it is for."""
-    if units == "normalised":
-        return theta, align_corners
     if units != "pixel":
         raise ValueError(f"{name}: expected theta_units 'normalised' or 'pixel', but got {units!r}")
     # Only where it matters: between aligned corners an axis of one pixel would lose its place.
@@ -250,10 +255,11 @@ def _broadcasts(value: Tensor, shape: Sequence[int]) -> bool:
 
 
 def _check_tensors(name: str, *tensors: object) -> None:
-    if not all(isinstance(tensor, Tensor) for tensor in tensors):
-        *kinds, last = (type(tensor).__name__ for tensor in tensors)
-        expected = "input and theta" if len(tensors) == 2 else "input, theta and points"
-        raise TypeError(f"{name}: expected tensors {expected}, but got {', '.join(kinds)} and {last}")
+    for tensor in tensors:
+        if not isinstance(tensor, Tensor):
+            *kinds, last = (type(tensor).__name__ for tensor in tensors)
+            expected = "input and theta" if len(tensors) == 2 else "input, theta and points"
+            raise TypeError(f"{name}: expected tensors {expected}, but got {', '.join(kinds)} and {last}")
 
 
 def _is_size(size: object, dims: int) -> bool:

@@ -1,7 +1,7 @@
 // The operators on the CPU: which kernels they are for, and dtypes that the kernels do not have.
 #include "operators.h"
 
-#include <ATen/ops/empty.h>
+#include <ATen/EmptyTensor.h>
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
@@ -24,7 +24,9 @@ bool is_plain(const Map& map, at::IntArrayRef in_size) {
 }
 
 at::Tensor images_of(const at::Tensor& like, int64_t count, at::IntArrayRef size) {
-  return at::empty(images_shape(like, count, size), images_options(like));
+  // Not through the dispatcher, which costs as much as a small image.
+  return at::detail::empty_cpu(images_shape(like, count, size), like.scalar_type(), /*pin_memory=*/false,
+                               like.suggest_memory_format());
 }
 
 // What an index holds cannot be checked earlier than this.
