@@ -282,7 +282,7 @@ def span(rows: list[dict], name: str, unit: float, symbol: str) -> str:
 
 
 def hardware(machine: dict) -> str:
-    return machine.get("gpu") or f"{machine['threads']} threads of {machine['cpu']}"
+    return machine.get("gpu") or f"{machine['threads']} thread(s) of {machine['cpu']}"
 
 
 def animate(run: Run, per_class: int = 1, milliseconds: int = 400) -> None:

@@ -77,7 +77,7 @@ def test_the_table_says_what_has_not_ended(tmp_path):
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells == [
         "RTS", "0.8", "0.5", "0.54", "0.90 *", "0.60 ± 0.14", "1 / 2", "100k / 100k", "0.054M / 0.162M",
-        "1 / 3", "2 threads of some CPU",
+        "1 / 3", "2 thread(s) of some CPU",
     ]  # fmt: skip
     assert "not at its end" in text and "not at its end" not in paper.table(results[:2])
 
