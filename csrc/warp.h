@@ -169,7 +169,6 @@ struct Bundles {
   template <class T>
   STN_INLINE explicit Bundles(const Warp<T>& w)
       : across((w.out[0] + kWalk - 1) / kWalk), count((w.rows() + kBundleRows - 1) / kBundleRows * across) {}
-  STN_INLINE int64_t of(int64_t row, int64_t j) const { return row / kBundleRows * across + j / kWalk; }
   STN_INLINE int64_t row(int64_t bundle) const { return bundle / across * kBundleRows; }
   STN_INLINE int64_t column(int64_t bundle) const { return bundle % across * kWalk; }
 };
