@@ -31,10 +31,6 @@ inline std::vector<int64_t> images_shape(const at::Tensor& others, int64_t count
   return shape;
 }
 
-inline at::TensorOptions images_options(const at::Tensor& others) {
-  return others.options().memory_format(others.suggest_memory_format());
-}
-
 template <class Pointer>
 Images<std::remove_pointer_t<Pointer>> strided(const at::Tensor& t, Pointer data) {
   return {data, t.stride(0), t.stride(1), t.stride(2), t.stride(3)};

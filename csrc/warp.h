@@ -42,10 +42,16 @@ struct Warp {
   STN_INLINE int64_t rows() const { return out[1] * out[2]; }  // of the output, all slices'
 };
 
-// The normalised coordinate of an output pixel; 0 for a single aligned one.
-STN_INLINE double normalised(int64_t at, int64_t length, bool align_corners) {
+// Normalised coordinates from an output pixel to the next; 0 for a single aligned one, which lies at 0.
+STN_INLINE double normalised_step(int64_t length, bool align_corners) {
   const double half = half_span(length, align_corners);
-  return half > 0 ? (static_cast<double>(at) - 0.5 * static_cast<double>(length - 1)) / half : 0;
+  return half > 0 ? 1 / half : 0;
+}
+
+// The normalised coordinate of an output pixel.
+STN_INLINE double normalised(int64_t at, int64_t length, bool align_corners) {
+  return (static_cast<double>(at) - 0.5 * static_cast<double>(length - 1)) *
+         normalised_step(length, align_corners);
 }
 
 // From a normalised coordinate to pixels: x * scale + centre.

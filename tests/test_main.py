@@ -201,7 +201,7 @@ def test_mistake_what_co_localisation_has_no_use_for(tmp_path, options, message)
 
 
 def test_averaged_weights_are_those_that_are_tested(tmp_path):
-    train(tmp_path, *SMALL, "--limit", "200", "--num_epoch", "1", "--ema", "0.999")
+    train(tmp_path, *SMALL, "--limit", "200", "--num_epoch", "1", "--ema", "0.999999")
     state = torch.load(tmp_path / "checkpoints/stn/mnist/model_epoch00001.pth", weights_only=True)
     from stn_ext.training.run import rebuild
 

@@ -8,7 +8,7 @@ import stn_ext
 from .maps import rotation
 
 
-def _grid(size, align_corners, like):
+def output_grid(size, align_corners, like):
     """The output's normalised coordinates (x, y, 1), or (x, y, z, 1): (*size, dims + 1)."""
     eye = torch.eye(len(size), len(size) + 1, dtype=like.dtype, device=like.device)
     grid = F.affine_grid(eye[None], (1, 1, *size), align_corners)[0]
@@ -45,7 +45,7 @@ class Projective:
 
     @staticmethod
     def composed(input, theta, size, *, mode="bilinear", padding_mode="zeros", align_corners=False):
-        u = torch.einsum("hwb,nsb->nhws", _grid(size, align_corners, theta), theta)
+        u = torch.einsum("hwb,nsb->nhws", output_grid(size, align_corners, theta), theta)
         return F.grid_sample(input, u[..., :2] / u[..., 2:], mode, padding_mode, align_corners)
 
 
@@ -63,7 +63,7 @@ class ThinPlateSpline:
 
     @classmethod
     def composed(cls, input, theta, size, *, mode="bilinear", padding_mode="zeros", align_corners=False):
-        grid = _grid(size, align_corners, theta)
+        grid = output_grid(size, align_corners, theta)
         squares = (grid[..., None, :2] - cls.points.to(theta)).square().sum(-1)
         radial = torch.where(squares > 0, squares * squares.clamp_min(1e-300).log(), 0)
         at = torch.einsum("hwb,nsb->nhws", torch.cat([radial, grid], dim=-1), theta)

@@ -38,10 +38,10 @@ struct WarpPart {
 
 // What the radial functions over a tile take (radial_tiles.h).
 constexpr int64_t kRadialStride = kTilePixels + kWalk;
-constexpr int kRadialNodes = 6;
+constexpr int kRadialNodes = 6, kNodeStride = 48;
 template <class T>
 STN_INLINE int64_t radial_values(const Warp<T>& w) {
-  return w.radial() * (kRadialStride + 16 * kRadialNodes);
+  return w.radial() * (kRadialStride + kNodeStride);
 }
 
 // Pixels in a tile of the output, at most. Of few channels, the radial functions there are read again and

@@ -37,8 +37,7 @@ STN_INLINE Lines lines_of(const stn::Warp<T>& w, const double* coefficients) {
   Lines l{};
   double per_pixel[kMaxAxes];
   for (int d = 0; d < kMaxAxes; ++d) {
-    const double half = half_span(w.out[d], w.align_corners);
-    per_pixel[d] = half > 0 ? 1 / half : 0;
+    per_pixel[d] = normalised_step(w.out[d], w.align_corners);
     l.centre[d] = 0.5 * static_cast<double>(w.out[d] - 1);
   }
   for (int s = 0; s < w.streams(); ++s) {

@@ -51,6 +51,13 @@ STN_INLINE Vec<float> log_of(Vec<float> x) {
   return b.exponent * static_cast<float>(kLog2) + sum * b.z;
 }
 
+// At such a distance along the axes from its control point.
+template <class T>
+STN_INLINE Vec<T> radial_of(Vec<T> dx, Vec<T> dy) {
+  const Vec<T> r2 = dx * dx + dy * dy, tiny = Vec<T>{} + T(1e-30);  // r^2 log r^2 is as good as 0 there
+  return r2 * log_of(r2 > tiny ? r2 : tiny);
+}
+
 // At pixels (x + k * step, y), for one control point.
 template <class T>
 STN_INLINE void fill_radial(double x, double step, double y, const double* point, int64_t count, T* values) {
@@ -58,9 +65,7 @@ STN_INLINE void fill_radial(double x, double step, double y, const double* point
   const T dx = static_cast<T>(x - point[0]), dy = static_cast<T>(y - point[1]);
   Vec<T> number = lane_numbers<T>();
   for (int64_t k = 0; k < count; k += lanes, number += lanes) {
-    const Vec<T> away = dx + static_cast<T>(step) * number, r2 = away * away + dy * dy;
-    const Vec<T> tiny = Vec<T>{} + T(1e-30);  // r^2 log r^2 is as good as 0 there
-    store(values + k, r2 * log_of(r2 > tiny ? r2 : tiny));
+    store(values + k, radial_of<T>(dx + static_cast<T>(step) * number, Vec<T>{} + dy));
   }
 }
 

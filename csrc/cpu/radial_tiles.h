@@ -109,8 +109,9 @@ class TileRadial {
     sum_near(m, sums);
   }
 
-  // gradient[d * basis + f] += the sum of by[d] * function f over the tile's pixels.
-  STN_INLINE void add_gradient(const T* const* by, double* gradient) const {
+  // gradient[d * basis + f] += the sum of by[d] * function f over the tile's pixels, of which by[d] is the
+  // derivative through a map.
+  STN_INLINE void add_gradient(const MapLines& m, const T* const* by, double* gradient) const {
     const int64_t pixels = t_.rows * t_.columns;
     const T* values = values_;
     for (int64_t f = 0; f < w_->radial(); ++f) {
@@ -120,15 +121,15 @@ class TileRadial {
         const auto v = load_some<Vec<T>>(values + k, pixels - k);
         for (int d = 0; d < 2; ++d) sum[d] += v * load_some<Vec<T>>(by[d] + k, pixels - k);
       }
-      for (int d = 0; d < 2; ++d) gradient[d * w_->basis + f] += static_cast<double>(sum_lanes<T>(sum[d]));
+      for (int d = 0; d < 2; ++d) {
+        gradient[d * w_->basis + f] += m.scale[d] * static_cast<double>(sum_lanes<T>(sum[d]));
+      }
       values += kRadialStride;
     }
-    if (smooth_) add_far_gradient(by, gradient);
+    if (smooth_) add_far_gradient(m, by, gradient);
   }
 
  private:
-  static constexpr int64_t kNodeRow = 16;  // values from a row of a function's nodes to the next
-
   const Warp<T>* w_;
   OutTile t_;
   T *values_, *nodes_;
@@ -136,36 +137,46 @@ class TileRadial {
   double near_squared_, centre_[2], middle_[2], inverse_[2];
 
   // The near functions' values, one behind the other; the far ones' at the nodes.
-  void fill() {
+  __attribute__((noinline)) void fill() {
     const Warp<T>& w = *w_;
-    const double half_x = half_span(w.out[0], w.align_corners), half_y = half_span(w.out[1], w.align_corners);
-    const double step_x = half_x > 0 ? 1 / half_x : 0, step_y = half_y > 0 ? 1 / half_y : 0;
     const double x = normalised(t_.left, w.out[0], w.align_corners),
-                 y = normalised(t_.top, w.out[1], w.align_corners);
-    for (int64_t r = 0; r < t_.rows; ++r) {
-      T* row = values_ + r * t_.columns;
-      for (int64_t f = 0; f < w.radial(); ++f) {
-        if (!is_near(f)) continue;
-        fill_radial<T>(x, step_x, y + step_y * static_cast<double>(r), w.points + 2 * f,
-                       padded<T>(t_.columns), row);
-        row += kRadialStride;
-      }
-    }
-    if (!smooth_) return;
-    const double node_x = 2 * middle_[0] * step_x / (kRadialNodes - 1),
-                 node_y = 2 * middle_[1] * step_y / (kRadialNodes - 1);
+                 step_x = normalised_step(w.out[0], w.align_corners),
+                 y = normalised(t_.top, w.out[1], w.align_corners),
+                 step_y = normalised_step(w.out[1], w.align_corners);
+    T* values = values_;
     for (int64_t f = 0; f < w.radial(); ++f) {
-      for (int i = 0; i < kRadialNodes; ++i) {
-        fill_radial<T>(x, node_x, y + node_y * i, w.points + 2 * f, padded<T>(kRadialNodes), node_row(f, i));
+      if (!is_near(f)) continue;
+      for (int64_t r = 0; r < t_.rows; ++r) {
+        fill_radial<T>(x, step_x, y + step_y * static_cast<double>(r), w.points + 2 * f, t_.columns,
+                       values + r * t_.columns);
+      }
+      // sum_near reads on; whatever lay there may be slow to multiply.
+      __builtin_memset(values + t_.rows * t_.columns, 0, sizeof(T) * kWalk);
+      values += kRadialStride;
+    }
+    if (smooth_) fill_nodes(x, 2 * middle_[0] * step_x, y, 2 * middle_[1] * step_y);
+  }
+
+  // The far functions' values, of a tile that begins at (x, y).
+  STN_INLINE void fill_nodes(double x, double width, double y, double height) {
+    alignas(64) T right[kNodeStride] = {}, down[kNodeStride] = {};
+    for (int k = 0; k < kRadialNodes * kRadialNodes; ++k) {
+      right[k] = static_cast<T>(width / (kRadialNodes - 1) * (k % kRadialNodes));
+      down[k] = static_cast<T>(height / (kRadialNodes - 1) * (k / kRadialNodes));
+    }
+    for (int64_t f = 0; f < w_->radial(); ++f) {
+      if (is_near(f)) continue;
+      const T dx = static_cast<T>(x - w_->points[2 * f]), dy = static_cast<T>(y - w_->points[2 * f + 1]);
+      for (int k = 0; k < kNodeStride; k += Simd<T>::lanes) {
+        store(nodes_ + f * kNodeStride + k,
+              radial_of<T>(dx + load<Vec<T>>(right + k), dy + load<Vec<T>>(down + k)));
       }
     }
   }
 
-  STN_INLINE T* node_row(int64_t f, int i) const { return nodes_ + (f * kRadialNodes + i) * kNodeRow; }
-
   STN_INLINE Nodes node_values(int64_t f, int i) const {
     typedef T Row __attribute__((vector_size(8 * sizeof(T))));
-    return __builtin_convertvector(load<Row>(node_row(f, i)), Nodes);
+    return __builtin_convertvector(load<Row>(nodes_ + f * kNodeStride + i * kRadialNodes), Nodes);
   }
 
   // A vector of pixels' places in their row, from -1 to 1.
@@ -236,7 +247,8 @@ class TileRadial {
     }
   }
 
-  __attribute__((noinline)) void add_far_gradient(const T* const* by, double* gradient) const {
+  __attribute__((noinline)) void add_far_gradient(const MapLines& m, const T* const* by,
+                                                  double* gradient) const {
     for (int d = 0; d < 2; ++d) {
       NodeGrid by_polynomial;
       for (int64_t r = 0; r < t_.rows; ++r) {
@@ -258,7 +270,7 @@ class TileRadial {
         if (is_near(f)) continue;
         Nodes sum{};
         for (int i = 0; i < kRadialNodes; ++i) sum += by_values.row[i] * node_values(f, i);
-        for (int q = 0; q < kRadialNodes; ++q) gradient[d * w_->basis + f] += sum[q];
+        for (int q = 0; q < kRadialNodes; ++q) gradient[d * w_->basis + f] += m.scale[d] * sum[q];
       }
     }
   }

@@ -140,6 +140,15 @@ STN_INLINE Vec<T> clamp(Vec<T> v, Vec<T> last) {
   return v > 0 ? v : Vec<T>{};
 }
 
+template <class V>
+STN_INLINE V lesser(V a, V b) {
+  return a < b ? a : b;
+}
+template <class V>
+STN_INLINE V greater(V a, V b) {
+  return a > b ? a : b;
+}
+
 // The lanes of v where keep is set, 0 elsewhere.
 template <class V, class M>
 STN_INLINE V keep_lanes(M keep, V v) {
@@ -198,11 +207,43 @@ STN_INLINE void store_alternating(T* out, Vec<T> a, Vec<T> b) {
   }
 }
 
+// All lanes of v as one, by f of vectors of half as many again and again. It takes v apart in memory, where v
+// is not to be before.
+template <class T, int lanes, class V, class F>
+STN_INLINE T reduce_lanes(const V& v, const F& f) {
+  if constexpr (lanes == 1) {
+    return v[0];
+  } else {
+    typedef T Half __attribute__((vector_size(lanes / 2 * sizeof(T))));
+    Half low, high;
+    __builtin_memcpy(&low, &v, sizeof(Half));
+    __builtin_memcpy(&high, reinterpret_cast<const char*>(&v) + sizeof(Half), sizeof(Half));
+    return reduce_lanes<T, lanes / 2>(f(low, high), f);
+  }
+}
+
+template <class T>
+STN_INLINE T least_lane(Vec<T> v) {
+  return reduce_lanes<T, Simd<T>::lanes>(in_register(v),
+                                         [](auto a, auto b) STN_LAMBDA { return lesser(a, b); });
+}
+
+template <class T>
+STN_INLINE T greatest_lane(Vec<T> v) {
+  return reduce_lanes<T, Simd<T>::lanes>(in_register(v),
+                                         [](auto a, auto b) STN_LAMBDA { return greater(a, b); });
+}
+
+// Whether any is not 0.
+template <class T>
+STN_INLINE bool any_lane(IndexVec<T> v) {
+  return reduce_lanes<int32_t, Simd<T>::lanes>(in_register(v),
+                                               [](auto a, auto b) STN_LAMBDA { return a | b; }) != 0;
+}
+
 template <class T>
 STN_INLINE T sum_lanes(Vec<T> v) {
-  T sum = 0;
-  for (int k = 0; k < Simd<T>::lanes; ++k) sum += v[k];
-  return sum;
+  return reduce_lanes<T, Simd<T>::lanes>(in_register(v), [](auto a, auto b) STN_LAMBDA { return a + b; });
 }
 
 // The sum of each of four vectors.

@@ -46,6 +46,16 @@ STN_INLINE Vec<float> clamp<float>(Vec<float> v, Vec<float> last) {
   return _mm256_max_ps(_mm256_min_ps(v, last), _mm256_setzero_ps());
 }
 
+template <>
+STN_INLINE Vec<float> lesser(Vec<float> a, Vec<float> b) {
+  return _mm256_min_ps(a, b);
+}
+
+template <>
+STN_INLINE Vec<float> greater(Vec<float> a, Vec<float> b) {
+  return _mm256_max_ps(a, b);
+}
+
 // In each half: a[0], b[0], c[0], d[0]; a[1], ...
 STN_INLINE void transpose_quads(__m256* v) {
   const __m256 ab_low = _mm256_unpacklo_ps(v[0], v[1]), ab_high = _mm256_unpackhi_ps(v[0], v[1]);

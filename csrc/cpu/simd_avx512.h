@@ -39,6 +39,16 @@ STN_INLINE Vec<float> clamp<float>(Vec<float> v, Vec<float> last) {
   return _mm512_max_ps(_mm512_min_ps(v, last), _mm512_setzero_ps());
 }
 
+template <>
+STN_INLINE Vec<float> lesser(Vec<float> a, Vec<float> b) {
+  return _mm512_min_ps(a, b);
+}
+
+template <>
+STN_INLINE Vec<float> greater(Vec<float> a, Vec<float> b) {
+  return _mm512_max_ps(a, b);
+}
+
 // In each quarter: a[0], b[0], c[0], d[0]; a[1], ...
 STN_INLINE void transpose_quads(__m512* v) {
   const __m512d ab_low = _mm512_castps_pd(_mm512_unpacklo_ps(v[0], v[1]));

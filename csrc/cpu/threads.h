@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "kernels.h"
@@ -16,6 +17,23 @@ constexpr int64_t kUnit = 1 << 14;   // output values that are worth a task of t
 constexpr int64_t kGrain = 1 << 15;  // and those that are worth waking a thread
 
 constexpr int64_t kLarge = 8 << 20;  // bytes of a result of which caches keep too little for its reader
+
+// Values to work with, aligned as vectors are; nothing is in them yet.
+template <class T>
+class Scratch {
+ public:
+  explicit Scratch(int64_t values)
+      : memory_(new unsigned char[static_cast<size_t>(values) * sizeof(T) + kVector]) {
+    const auto address = reinterpret_cast<uintptr_t>(memory_.get());
+    values_ = reinterpret_cast<T*>((address + kVector - 1) / kVector * kVector);
+  }
+  T* get() const { return values_; }
+
+ private:
+  static constexpr size_t kVector = 64;  // bytes
+  std::unique_ptr<unsigned char[]> memory_;
+  T* values_;
+};
 
 // Whether to write images past the caches: a large result would only drive other data out of them.
 template <class T>

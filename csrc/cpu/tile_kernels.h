@@ -43,28 +43,38 @@ struct Range {
   int64_t low, high;
 };
 
-template <class T>
-STN_INLINE Range range_of(const Axis<T>& axis, const OutTile& t, Padding padding) {
-  const double right = axis.map.x * static_cast<double>(t.columns - 1),
-               down = axis.map.y * static_cast<double>(t.rows - 1);
-  const double corner = axis.map.at(t.top, t.left);
-  double low = corner + (right < 0 ? right : 0) + (down < 0 ? down : 0) - kMargin;
-  double high = corner + (right > 0 ? right : 0) + (down > 0 ? down : 0) + kMargin;
+// Those under coordinates in [low, high].
+STN_INLINE Range whole_range(double low, double high, int64_t length, Padding padding) {
+  low -= kMargin;
+  high += kMargin;
   // Two pixels off the image all taps are zeros. Padding that folds brings all pixels inside.
   const double least = padding == Padding::zeros ? -2 : 0,
-               most = axis.last + (padding == Padding::zeros ? 1 : 0);
-  if (padding == Padding::reflection && (low < least || high > most)) return {0, axis.length - 1};
+               most = static_cast<double>(padding == Padding::zeros ? length : length - 1);
+  if (padding == Padding::reflection && (low < least || high > most)) return {0, length - 1};
   low = low < least ? least : (low > most ? most : low);
   high = high < least ? least : (high > most ? most : high);
   return {static_cast<int64_t>(__builtin_floor(low)), static_cast<int64_t>(__builtin_floor(high))};
 }
 
 template <class T>
-STN_INLINE Window window_of(const Geometry<T>& g, const OutTile& t) {
+STN_INLINE Range range_of(const Axis<T>& axis, const OutTile& t, Padding padding) {
+  const double right = axis.map.x * static_cast<double>(t.columns - 1),
+               down = axis.map.y * static_cast<double>(t.rows - 1);
+  const double corner = axis.map.at(t.top, t.left);
+  return whole_range(corner + (right < 0 ? right : 0) + (down < 0 ? down : 0),
+                     corner + (right > 0 ? right : 0) + (down > 0 ? down : 0), axis.length, padding);
+}
+
+// What pixels between them need.
+STN_INLINE Window window_of(const Range& x, const Range& y) {
   constexpr int64_t line = 8;  // float pairs in a cache line
-  const Range x = range_of(g.x, t, g.p.padding), y = range_of(g.y, t, g.p.padding);
   const int64_t columns = x.high - x.low + 2;
   return {y.low, x.low, y.high - y.low + 2, columns, (columns + line - 1) / line * line};
+}
+
+template <class T>
+STN_INLINE Window window_of(const Geometry<T>& g, const OutTile& t) {
+  return window_of(range_of(g.x, t, g.p.padding), range_of(g.y, t, g.p.padding));
 }
 
 // Whether a tile's window fits, and is worth to be copied.
@@ -110,12 +120,32 @@ STN_INLINE void copy_window(const Problem<T>& p, const Window& w, const T* plane
 
 // ---- where a tile's pixels fall ----
 
+// Pixels' taps in a window, of whole coordinates counted from its first pixel. What lies outside goes to its
+// outermost ones; or, where these touch nothing (`bordered`), to the first of them.
+template <class T>
+struct WindowTaps {
+  Vec<T> last_x, last_y, pitch;
+
+  STN_INLINE explicit WindowTaps(const Window& w) {
+    last_x = Vec<T>{} + static_cast<T>(w.columns - 2);
+    last_y = Vec<T>{} + static_cast<T>(w.rows - 2);
+    pitch = Vec<T>{} + static_cast<T>(w.pitch);
+  }
+
+  template <bool bordered>
+  STN_INLINE IndexVec<T> at(Vec<T> x, Vec<T> y) const {
+    x = clamp<T>(x, last_x);
+    y = clamp<T>(y, last_y);
+    Vec<T> tap = y * pitch + x;
+    if (bordered) tap = keep_lanes((x > 0) & (x < last_x) & (y > 0) & (y < last_y), tap);
+    return to_index<T>(tap);
+  }
+};
+
 template <Padding padding, bool slopes, class T>
 STN_INLINE void locate(const Geometry<T>& g, const OutTile& t, const Window& w, TileScratch<T>* s) {
-  const Vec<T> zero{};
-  const Vec<T> last_x = zero + static_cast<T>(w.columns - 2), last_y = zero + static_cast<T>(w.rows - 2);
-  const Vec<T> left = zero + static_cast<T>(w.left), top = zero + static_cast<T>(w.top);
-  const Vec<T> pitch = zero + static_cast<T>(w.pitch);
+  const Vec<T> zero{}, left = zero + static_cast<T>(w.left), top = zero + static_cast<T>(w.top);
+  const WindowTaps<T> taps(w);
   const bool align_corners = g.p.frame.align_corners, folds = padding != Padding::zeros;
   const int64_t columns = padded<T>(t.columns);
   s->column_x.fill(0, g.x.map.x, columns, 0);
@@ -145,9 +175,7 @@ STN_INLINE void locate(const Geometry<T>& g, const OutTile& t, const Window& w, 
           store(to.slope_y + at, folded_y.slope);
         }
       }
-      x = clamp<T>(x, last_x);
-      y = clamp<T>(y, last_y);
-      store(to.tap + at, to_index<T>(y * pitch + x));
+      store(to.tap + at, taps.template at<false>(x, y));
       store(to.fx + at, fx);
       store(to.fy + at, fy);
     }
@@ -247,6 +275,21 @@ void sample(const Problem<T>& p, int64_t n, int64_t c, int64_t channels, int64_t
 
 // ---- moments ----
 
+// The derivatives of the loss by a vector of pixels' coordinates where padding takes them, from those by
+// their values.
+template <class T>
+struct PixelSlopes {
+  Vec<T> x, y;
+
+  STN_INLINE PixelSlopes(const T* window, const Located<T>& l, int64_t at, Vec<T> grad) {
+    const Taps<T> v = load_quads(window, l.tap + at);
+    const auto x1 = load<Vec<T>>(l.fx + at), y1 = load<Vec<T>>(l.fy + at);
+    const auto x0 = 1 - x1, y0 = 1 - y1;
+    x = grad * (y0 * (v.v01 - v.v00) + y1 * (v.v11 - v.v10));
+    y = grad * (x0 * (v.v10 - v.v00) + x1 * (v.v11 - v.v01));
+  }
+};
+
 // One channel's moments of a tile, by its own rows and columns: sums of (d/dx, d/dy) x (column, row, 1).
 template <bool slopes, class T>
 STN_INLINE void plane_moments(const OutTile& t, const T* window, const Located<T>& l, const T* grad,
@@ -258,11 +301,8 @@ STN_INLINE void plane_moments(const OutTile& t, const T* window, const Located<T
     Vec<T> row_x{}, row_y{}, number = lane_numbers<T>();
     const auto add = [&](int64_t k, Vec<T> g, bool all) STN_LAMBDA {
       const int64_t at = r * t.columns + k;
-      const Taps<T> v = load_quads(window, l.tap + at);
-      const auto x1 = load<Vec<T>>(l.fx + at), y1 = load<Vec<T>>(l.fy + at);
-      const auto x0 = 1 - x1, y0 = 1 - y1;
-      Vec<T> gx = g * (y0 * (v.v01 - v.v00) + y1 * (v.v11 - v.v10));
-      Vec<T> gy = g * (x0 * (v.v10 - v.v00) + x1 * (v.v11 - v.v01));
+      const PixelSlopes<T> by(window, l, at, g);
+      Vec<T> gx = by.x, gy = by.y;
       if (slopes) {
         gx *= load<Vec<T>>(l.slope_x + at);
         gy *= load<Vec<T>>(l.slope_y + at);

@@ -5,7 +5,6 @@
 #include <ATen/ops/constant_pad_nd.h>
 
 #include <algorithm>
-#include <memory>
 #include <vector>
 
 #include "backend.h"
@@ -60,8 +59,8 @@ void for_parts(const Warp<T>& w, const WarpParts& parts, const F& f) {
   const int64_t values = parts.maps * parts.rows * w.out[0] * w.channels;
   const int64_t grain = std::max<int64_t>(1, kGrain / 4 / values);
   at::parallel_for(0, parts.across * parts.down, grain, [&](int64_t begin, int64_t end) {
-    std::vector<T> radial(static_cast<size_t>(radial_values(w)));
-    for (int64_t k = begin; k < end; ++k) f(parts.part(w, k), k, radial.data());
+    const Scratch<T> radial(radial_values(w));
+    for (int64_t k = begin; k < end; ++k) f(parts.part(w, k), k, radial.get());
   });
 }
 
@@ -107,8 +106,8 @@ void adjoint_tiles(const Warp<T>& w, const Sharing& sharing) {
   const int64_t values = ceil_div(std::max(pixels, out_pixels) * images * groups.size, tiles);
   const int64_t grain = std::max<int64_t>(1, kGrain / 4 / values);
   at::parallel_for(0, parts * groups.count * tiles, grain, [&](int64_t begin, int64_t end) {
-    const std::unique_ptr<T[]> scratch(new T[static_cast<size_t>(groups.scratch)]);
-    std::vector<T> radial(static_cast<size_t>(radial_slots(w) * radial_values(w)));
+    const Scratch<T> scratch(groups.scratch);
+    const Scratch<T> radial(radial_slots(w) * radial_values(w));
     for (int64_t u = begin; u < end; ++u) {
       const int64_t image = u / tiles / groups.count * images, c = u / tiles % groups.count * groups.size;
       const TilePart part{image,
@@ -118,7 +117,7 @@ void adjoint_tiles(const Warp<T>& w, const Sharing& sharing) {
                           tilings.tile(u % tiles),
                           readers.data(),
                           tiles > 1 ? boxes.data() : nullptr};
-      k.warp_adjoint(w, part, radial.data(), scratch.get());
+      k.warp_adjoint(w, part, radial.get(), scratch.get());
     }
   });
 }

@@ -78,10 +78,10 @@ template <class T>
 __attribute__((noinline)) WarpBox box_of_plane(const Warp<T>& w, int64_t map, TileRadial<T>* radial) {
   PlaneTile<T> tile;
   WarpBox box;
-  locate(w, map, radial, &tile);
+  const TileMap<T> m(w, map, radial, &tile);
   for (int d = 0; d < 2; ++d) {
-    box.low[d] = static_cast<int32_t>(tile.low[d]);
-    box.high[d] = static_cast<int32_t>(tile.high[d]);
+    box.low[d] = static_cast<int32_t>(m.range(d).low);
+    box.high[d] = static_cast<int32_t>(m.range(d).high);
   }
   return box;
 }
@@ -124,50 +124,30 @@ struct WarpSource {
   BundleRadial<T>* radial;
 };
 
-template <class M>
-STN_INLINE bool any_lane(M mask) {
-  bool any = false;
-  for (size_t lane = 0; lane < sizeof(mask) / sizeof(mask[0]); ++lane) any |= mask[lane] != 0;
-  return any;
-}
-
 // f(deposits, map, i, j): the vector of output pixels from (i, j) on may touch the tile. What lies behind the
 // row's end is no pixel.
 template <class T, class F>
 STN_INLINE void for_deposits(const WarpSource<T>& source, const Readers& readers, const TileFrame<T>& frame,
                              const F& f) {
-  const Vec<T> zero{}, one = zero + 1, pitch = zero + static_cast<T>(frame.pitch);
-  const Vec<T> left = zero + static_cast<T>(frame.tile.left - 2),
-               top = zero + static_cast<T>(frame.tile.top - 2);
-  const Vec<T> width = zero + static_cast<T>(frame.tile.width),
-               height = zero + static_cast<T>(frame.tile.height);
+  const Window cells{frame.tile.top - 2, frame.tile.left - 2, frame.tile.height + 4, frame.tile.width + 4,
+                     frame.pitch};
   PlaneTile<T> tile;
-  for_bundles(
-      source.w, source.part, readers, source.radial, [&](TileRadial<T>* radial, int64_t map) STN_LAMBDA {
-        const OutTile& t = radial->tile();
-        locate(source.w, map, radial, &tile);
-        for (int64_t r = 0; r < t.rows; ++r) {
-          Vec<T> number = lane_numbers<T>();
-          for (int64_t k = 0; k < t.columns; k += Simd<T>::lanes, number += Simd<T>::lanes) {
-            const int64_t at = r * t.columns + k;
-            // Cells of the tile, the second of which is the first that touches it.
-            Vec<T> x = load<Vec<T>>(tile.whole[0] + at) - left, y = load<Vec<T>>(tile.whole[1] + at) - top;
-            const auto touches = (x >= one) & (x <= width + 1) & (y >= one) & (y <= height + 1) &
-                                 (number < static_cast<T>(t.columns));
-            if (!any_lane(touches)) continue;
-            Vec<T> fx = load<Vec<T>>(tile.at.fx + at), fy = load<Vec<T>>(tile.at.fy + at);
-            // A coordinate that is not a number has no taps.
-            const auto nothing = ~touches | (fx != fx) | (fy != fy);
-            x = nothing ? zero : x;
-            y = nothing ? zero : y;
-            fx = nothing ? zero : fx;
-            fy = nothing ? zero : fy;
-            const Vec<T> ex = 1 - fx, ey = 1 - fy;
-            f(Deposits<T>{to_index<T>(y * pitch + x), ey * ex, ey * fx, fy * ex, fy * fx}, map, t.top + r,
-              t.left + k);
-          }
-        }
-      });
+  for_bundles(source.w, source.part, readers, source.radial,
+              [&](TileRadial<T>* radial, int64_t map) STN_LAMBDA {
+                const TileMap<T> m(source.w, map, radial, &tile);
+                const OutTile& t = m.tile();
+                m.template locate<true>(cells);
+                for (int64_t r = 0; r < t.rows; ++r) {
+                  for (int64_t k = 0; k < t.columns; k += Simd<T>::lanes) {
+                    const int64_t at = r * t.columns + k;
+                    const auto cell = load_some<IndexVec<T>>(tile.at.tap + at, t.columns - k);
+                    if (!any_lane<T>(cell)) continue;
+                    const auto fx = load<Vec<T>>(tile.at.fx + at), fy = load<Vec<T>>(tile.at.fy + at);
+                    const Vec<T> ex = 1 - fx, ey = 1 - fy;
+                    f(Deposits<T>{cell, ey * ex, ey * fx, fy * ex, fy * fx}, map, t.top + r, t.left + k);
+                  }
+                }
+              });
 }
 
 template <class T>

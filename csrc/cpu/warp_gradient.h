@@ -64,8 +64,8 @@ __attribute__((noinline)) void add_gradient(const Warp<T>& w, const RowBlock& b,
   } else {
     stream_gradients(w, s, by_at, b.count, by);
   }
-  const double half = half_span(w.out[0], w.align_corners);
-  const double x = normalised(b.j, w.out[0], w.align_corners), step = half > 0 ? 1 / half : 0,
+  const double x = normalised(b.j, w.out[0], w.align_corners),
+               step = normalised_step(w.out[0], w.align_corners),
                y = normalised(b.row % w.out[1], w.out[1], w.align_corners),
                z = normalised(b.row / w.out[1], w.out[2], w.align_corners);
   for (int d = 0; d < w.streams(); ++d) {
@@ -97,46 +97,36 @@ __attribute__((noinline)) void add_gradient(const Warp<T>& w, const RowBlock& b,
 
 // ---- by tiles, of tame maps ----
 
-// For each stream, sums of its derivatives, of column * derivative and of row * derivative.
+// For each stream, sums of its derivatives, of column * derivative and of row * derivative; of u and v by the
+// input's pixels.
 template <class T>
 struct StreamSums {
   Vec<T> one[3] = {}, column[3] = {}, row[3] = {};
 };
 
-// by[d]: the derivatives by the tile's coordinates, scaled to those by a linear map's streams here.
+// by[d]: the derivatives by the tile's coordinates.
 template <bool perspective, class T>
-__attribute__((noinline)) void sum_streams(const Warp<T>& w, const TileMap<T>& m, T* const* by,
-                                           const PlaneTile<T>& tile, StreamSums<T>* sums) {
+__attribute__((noinline)) void sum_streams(const TileMap<T>& m, T* const* by, StreamSums<T>* sums) {
   constexpr int streams = perspective ? 3 : 2;
-  const OutTile& t = m.t;
-  const bool folds = w.padding != Padding::zeros;
+  const OutTile& t = m.tile();
+  const TileRows<T>& rows = m.rows();
   for (int64_t r = 0; r < t.rows; ++r) {
-    const TileRow row = m.row(r);
-    const double first = perspective ? 1 / m.stream(2, r, 0) : 1;
-    T normal[2] = {}, rise[2] = {};  // of normalised coordinates
-    for (int d = 0; d < 2 && perspective; ++d) {
-      normal[d] = static_cast<T>(m.stream(d, r, 0) * first);
-      rise[d] = static_cast<T>((m.m.value.x[d] - m.stream(d, r, 0) * row.bend) * first);
+    // From the centre, in the input's pixels.
+    T first[2];
+    for (int d = 0; d < 2; ++d) {
+      first[d] = (rows.whole[d][r] - static_cast<T>(m.lines().centre[d])) + rows.frac[d][r];
     }
     Vec<T> row_sum[streams] = {}, number = lane_numbers<T>();
     for (int64_t k = 0; k < t.columns; k += Simd<T>::lanes, number += Simd<T>::lanes) {
-      const int64_t at = r * t.columns + k;
       const auto valid = number < static_cast<T>(t.columns);
       Vec<T> v[3] = {};
-      for (int d = 0; d < 2; ++d) {
-        v[d] = load<Vec<T>>(by[d] + at) * static_cast<T>(m.m.scale[d]);
-        if (folds) v[d] *= load<Vec<T>>((d == 0 ? tile.at.slope_x : tile.at.slope_y) + at);
-        v[d] = keep_lanes(valid, v[d]);
-      }
+      for (int d = 0; d < 2; ++d) v[d] = keep_lanes(valid, load<Vec<T>>(by[d] + r * t.columns + k));
       if (perspective) {  // x = u / depth
-        const Vec<T> over = 1 / (1 + static_cast<T>(row.bend) * number), q = number * over;
+        const Vec<T> over = 1 / (1 + rows.bend[r] * number), q = keep_lanes(valid, number * over);
         for (int d = 0; d < 2; ++d) {
-          v[d] = keep_lanes(valid, v[d] * (static_cast<T>(first) * over));
-          v[2] -= v[d] * (normal[d] + rise[d] * q);
+          v[d] *= keep_lanes(valid, rows.inverse[r] * over);
+          v[2] -= v[d] * (first[d] + rows.rise[d][r] * q);
         }
-        v[2] = keep_lanes(valid, v[2]);
-      } else if (w.radial() > 0) {
-        for (int d = 0; d < 2; ++d) store_some(by[d] + at, v[d], t.columns - k);
       }
       for (int s = 0; s < streams; ++s) {
         row_sum[s] += v[s];
@@ -150,30 +140,26 @@ __attribute__((noinline)) void sum_streams(const Warp<T>& w, const TileMap<T>& m
   }
 }
 
-// Adds a tile's part of theta's gradient (streams, basis). by[d]: as for sum_streams; changed.
+// Adds a tile's part of theta's gradient (streams, basis). by[d]: the derivatives by the tile's coordinates.
 template <class T>
-STN_INLINE void add_tile_gradient(const Warp<T>& w, int64_t map, const TileRadial<T>& radial, T* const* by,
-                                  const PlaneTile<T>& tile, double* gradient) {
-  const OutTile& t = radial.tile();
-  const TileMap<T> m(w, map, t);
+STN_INLINE void add_tile_gradient(const Warp<T>& w, const TileMap<T>& m, const TileRadial<T>& radial,
+                                  T* const* by, double* gradient) {
+  const OutTile& t = m.tile();
   StreamSums<T> sums;
-  (w.perspective ? sum_streams<true, T> : sum_streams<false, T>)(w, m, by, tile, &sums);
-  const T* const by_radial[2] = {by[0], by[1]};
-  radial.add_gradient(by_radial, gradient);
-  const double first[2] = {normalised(t.left, w.out[0], w.align_corners),
-                           normalised(t.top, w.out[1], w.align_corners)};
-  double step[2];
-  for (int d = 0; d < 2; ++d) {
-    const double half = half_span(w.out[d], w.align_corners);
-    step[d] = half > 0 ? 1 / half : 0;
-  }
+  (w.perspective ? sum_streams<true, T> : sum_streams<false, T>)(m, by, &sums);
+  radial.add_gradient(m.lines(), by, gradient);
+  const double x = normalised(t.left, w.out[0], w.align_corners),
+               step_x = normalised_step(w.out[0], w.align_corners),
+               y = normalised(t.top, w.out[1], w.align_corners),
+               step_y = normalised_step(w.out[1], w.align_corners);
   for (int s = 0; s < w.streams(); ++s) {
+    const double scale = s < 2 ? m.lines().scale[s] : 1;
     double* linear = gradient + s * w.basis + w.radial();
-    const auto one = static_cast<double>(sum_lanes<T>(sums.one[s])),
-               column = static_cast<double>(sum_lanes<T>(sums.column[s])),
-               row = static_cast<double>(sum_lanes<T>(sums.row[s]));
-    linear[0] += first[0] * one + step[0] * column;
-    linear[1] += first[1] * one + step[1] * row;
+    const auto one = scale * static_cast<double>(sum_lanes<T>(sums.one[s])),
+               column = scale * static_cast<double>(sum_lanes<T>(sums.column[s])),
+               row = scale * static_cast<double>(sum_lanes<T>(sums.row[s]));
+    linear[0] += x * one + step_x * column;
+    linear[1] += y * one + step_y * row;
     linear[2] += one;
   }
 }

@@ -43,29 +43,6 @@ struct WarpScratch {
   alignas(64) T by[2][kTilePixels + Simd<T>::lanes];
 };
 
-// The window that a located tile needs.
-template <class T>
-STN_INLINE Window window_of(const PlaneTile<T>& tile) {
-  constexpr int64_t line = 8;  // float pairs in a cache line
-  const int64_t columns = tile.high[0] - tile.low[0] + 2;
-  return {tile.low[1], tile.low[0], tile.high[1] - tile.low[1] + 2, columns,
-          (columns + line - 1) / line * line};
-}
-
-// Counts the pixels' taps in it.
-template <class T>
-STN_INLINE void settle(const OutTile& t, const Window& w, PlaneTile<T>* tile) {
-  const Vec<T> zero{};
-  const Vec<T> last_x = zero + static_cast<T>(w.columns - 2), last_y = zero + static_cast<T>(w.rows - 2);
-  const int64_t pixels = t.rows * t.columns;
-  store(tile->at.tap + pixels, IndexVec<T>{});
-  for (int64_t k = 0; k < pixels; k += Simd<T>::lanes) {
-    const Vec<T> x = clamp<T>(load<Vec<T>>(tile->whole[0] + k) - static_cast<T>(w.left), last_x);
-    const Vec<T> y = clamp<T>(load<Vec<T>>(tile->whole[1] + k) - static_cast<T>(w.top), last_y);
-    store(tile->at.tap + k, to_index<T>(y * static_cast<T>(w.pitch) + x));
-  }
-}
-
 // ---- sample ----
 
 // One map's tile. False where its window is too large.
@@ -75,10 +52,10 @@ __attribute__((noinline)) bool sample_planes(const Warp<T>& w, const WarpPart& p
   const OutTile& t = radial->tile();
   const Problem<T> p = planes_of(w);
   WarpScratch<T> s;
-  locate(w, map, radial, &s.tile);
-  const Window window = window_of(s.tile);
+  const TileMap<T> m(w, map, radial, &s.tile);
+  const Window window = window_of(m.range(0), m.range(1));
   if (!fits(t, window)) return false;
-  settle(t, window, &s.tile);
+  m.template locate<false>(window);
   const T* image = p.input.data + w.image_of(map) * p.input.batch;
   T* output = p.output.data + map * p.output.batch + t.top * p.output.row + t.left;
   for (int64_t c = part.channel_begin; c < part.channel_end; ++c) {
@@ -91,23 +68,26 @@ __attribute__((noinline)) bool sample_planes(const Warp<T>& w, const WarpPart& p
 
 // ---- moments ----
 
-// Adds a channel's derivatives by the coordinates.
+// Adds a channel's derivatives by the coordinates where padding takes them.
 template <bool first, class T>
 STN_INLINE void add_slopes(const OutTile& t, const T* grad, int64_t grad_row, WarpScratch<T>* s) {
-  const Located<T>& l = s->tile.at;
   T *by_x = s->by[0], *by_y = s->by[1];
   for (int64_t r = 0; r < t.rows; ++r) {
     for (int64_t k = 0; k < t.columns; k += Simd<T>::lanes) {
       const int64_t at = r * t.columns + k, count = t.columns - k;
-      const auto g = load_some<Vec<T>>(grad + r * grad_row + k, count);
-      const Taps<T> v = load_quads(s->window, l.tap + at);
-      const auto x1 = load<Vec<T>>(l.fx + at), y1 = load<Vec<T>>(l.fy + at);
-      const auto x0 = 1 - x1, y0 = 1 - y1;
-      const Vec<T> gx = g * (y0 * (v.v01 - v.v00) + y1 * (v.v11 - v.v10));
-      const Vec<T> gy = g * (x0 * (v.v10 - v.v00) + x1 * (v.v11 - v.v01));
-      store_some(by_x + at, first ? gx : load<Vec<T>>(by_x + at) + gx, count);
-      store_some(by_y + at, first ? gy : load<Vec<T>>(by_y + at) + gy, count);
+      const PixelSlopes<T> by(s->window, s->tile.at, at, load_some<Vec<T>>(grad + r * grad_row + k, count));
+      store_some(by_x + at, first ? by.x : load<Vec<T>>(by_x + at) + by.x, count);
+      store_some(by_y + at, first ? by.y : load<Vec<T>>(by_y + at) + by.y, count);
     }
+  }
+}
+
+// From derivatives by the coordinates where padding takes them to those by the coordinates.
+template <class T>
+STN_INLINE void unfold_slopes(const OutTile& t, WarpScratch<T>* s) {
+  for (int64_t k = 0; k < t.rows * t.columns; k += Simd<T>::lanes) {
+    store(s->by[0] + k, load<Vec<T>>(s->by[0] + k) * load<Vec<T>>(s->tile.at.slope_x + k));
+    store(s->by[1] + k, load<Vec<T>>(s->by[1] + k) * load<Vec<T>>(s->tile.at.slope_y + k));
   }
 }
 
@@ -118,10 +98,10 @@ __attribute__((noinline)) bool moments_planes(const Warp<T>& w, const WarpPart& 
   const OutTile& t = radial->tile();
   const Problem<T> p = planes_of(w);
   WarpScratch<T> s;
-  const bool tame = locate(w, map, radial, &s.tile);
-  const Window window = window_of(s.tile);
+  const TileMap<T> m(w, map, radial, &s.tile);
+  const Window window = window_of(m.range(0), m.range(1));
   if (!fits(t, window)) return false;
-  settle(t, window, &s.tile);
+  m.template locate<false>(window);
   const T* image = p.input.data + w.image_of(map) * p.input.batch;
   const T* grad = p.grad.data + map * p.grad.batch + t.top * p.grad.row + t.left;
   for (int64_t c = part.channel_begin; c < part.channel_end; ++c) {
@@ -129,9 +109,10 @@ __attribute__((noinline)) bool moments_planes(const Warp<T>& w, const WarpPart& 
     (c == part.channel_begin ? add_slopes<true, T> : add_slopes<false, T>)(t, grad + c * p.grad.channel,
                                                                            p.grad.row, &s);
   }
-  if (tame) {
+  if (p.padding != Padding::zeros) unfold_slopes(t, &s);
+  if (m.tame()) {
     T* const by[2] = {s.by[0], s.by[1]};
-    add_tile_gradient(w, map, *radial, by, s.tile, gradient);
+    add_tile_gradient(w, m, *radial, by, gradient);
     return true;
   }
   Streams streams;
@@ -140,10 +121,8 @@ __attribute__((noinline)) bool moments_planes(const Warp<T>& w, const WarpPart& 
   const T* values = radial->all();
   for (int64_t r = 0; r < t.rows; ++r) {
     const int64_t first = r * t.columns;
-    for (int64_t k = 0; k < t.columns; ++k) {
-      const bool folds = p.padding != Padding::zeros;
-      by_at[0][k] = static_cast<double>(s.by[0][first + k] * (folds ? s.tile.at.slope_x[first + k] : 1));
-      by_at[1][k] = static_cast<double>(s.by[1][first + k] * (folds ? s.tile.at.slope_y[first + k] : 1));
+    for (int d = 0; d < 2; ++d) {
+      for (int64_t k = 0; k < t.columns; ++k) by_at[d][k] = static_cast<double>(s.by[d][first + k]);
     }
     if (w.perspective) place(w, map, row_of(t, r), values + first, &streams, &at);
     add_gradient<T>(w, row_of(t, r), streams, by_at, nullptr, values + first, gradient);

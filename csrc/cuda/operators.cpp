@@ -39,7 +39,7 @@ bool is_native(const at::Tensor& images, bool plain) {
 }
 
 at::Tensor images_of(const at::Tensor& like, int64_t count, at::IntArrayRef size) {
-  return empty(images_shape(like, count, size), images_options(like));
+  return empty(images_shape(like, count, size), like.options().memory_format(like.suggest_memory_format()));
 }
 
 // An index that reads no memory but the images'. What it holds is known on the device alone: an image that
