@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import accuracy
@@ -27,26 +28,23 @@ RESULTS = ROOT / "benchmarks/results"
 
 def tables(results: Path = RESULTS) -> dict[str, str]:
     """The text for each marker, from the recorded results."""
-    trained, timed, warped, exact, tried, twice, distorted = (
-        json.loads((results / f"{name}.json").read_text())
-        for name in (
-            "accuracy",
-            "sampler-cpu",
-            "warps-cpu",
-            "errors",
-            "capabilities",
-            "double_backward",
-            "paper",
-        )
-    )
+
+    def recorded(name: str) -> dict:
+        return json.loads((results / f"{name}.json").read_text())
+
+    def table_of(name: str, table: Callable[[list[dict]], str], rows: str = "rows") -> str:
+        content = recorded(name)
+        return f"{table(content[rows])}\n\n{on(content['machine'])}"
+
+    drawn = plot(results / "sampler-cpu.png")
     return {
-        "accuracy": f"{accuracy.table(trained['runs'])}\n\n{on(trained['machine'])}",
-        "capabilities": f"{capabilities.table(tried['rows'])}\n\n{on(tried['machine'])}",
-        "double backward": f"{double_backward.table(twice['rows'])}\n\n{on(twice['machine'])}",
-        "errors": f"{errors.table(exact['rows'])}\n\n{on(exact['machine'])}",
-        "paper": paper.table(distorted["runs"]),
-        "warps": f"{sampler.table(warped['rows'], 1)}\n\n{on(warped['machine'])}",
-        "sampler": f"{speed(timed['rows'])}\n\n{plot(results / 'sampler-cpu.png')}{on(timed['machine'])}",
+        "accuracy": table_of("accuracy", accuracy.table, "runs"),
+        "capabilities": table_of("capabilities", capabilities.table),
+        "double backward": table_of("double_backward", double_backward.table),
+        "errors": table_of("errors", errors.table),
+        "paper": paper.table(recorded("paper")["runs"]),
+        "warps": table_of("warps-cpu", lambda rows: sampler.table(rows, 1)),
+        "sampler": table_of("sampler-cpu", lambda rows: f"{speed(rows)}\n\n{drawn}".rstrip()),
     }
 
 

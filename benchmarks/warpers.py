@@ -22,7 +22,7 @@ class Lacks(Exception):
 
 @dataclass(frozen=True)
 class Warper:
-    """warp(input, theta, size=None, *, mode, padding_mode, align_corners, fill, index, theta_units).
+    """warp(input, theta, size=None, **options), of Options.
 
     theta is normalised, as PyTorch's, but where theta_units="pixel"; an option that the contender does not
     know raises. ``export`` is what its users call for torch.onnx.export.
@@ -38,6 +38,18 @@ class Warper:
     def version(self) -> str:
         """Raises ImportError where the module is not installed."""
         return importlib.import_module(self.module).__version__
+
+
+@dataclass(frozen=True)
+class Options:
+    """The warps' own, with their defaults."""
+
+    mode: str = "bilinear"
+    padding_mode: str = "zeros"
+    align_corners: bool = False
+    theta_units: str = "normalised"
+    fill: Tensor | None = None
+    index: Tensor | None = None
 
 
 def refuse(what: str, **options: object) -> None:
@@ -95,53 +107,34 @@ def inverse(matrix: Tensor) -> Tensor:
     return (adjugate / (a * d - b * c)[:, None]).view(-1, 2, 3)
 
 
-def kornia_warp(
-    input: Tensor,
-    theta: Tensor,
-    size: tuple[int, ...] | None = None,
-    *,
-    mode: str = "bilinear",
-    padding_mode: str = "zeros",
-    align_corners: bool = False,
-    theta_units: str = "normalised",
-    fill: Tensor | None = None,
-    index: Tensor | None = None,
-) -> Tensor:
+def kornia_warp(input: Tensor, theta: Tensor, size: tuple[int, ...] | None = None, **options: Any) -> Tensor:
     from kornia.geometry.transform import warp_affine
 
-    refuse("warp_affine", index=index)
+    o = Options(**options)
+    refuse("warp_affine", index=o.index)
     if input.dim() == 5:
         raise Lacks("warp_affine takes images alone; warp_affine3d has its own maps")
     size = size or input.shape[2:]
-    M = inverse(in_pixels(theta, input, size, theta_units, align_corners)).to(theta.dtype)
-    if fill is not None:
-        padding_mode = "fill"
-    return warp_affine(input, M, tuple(size), mode, padding_mode, align_corners, fill)
+    M = inverse(in_pixels(theta, input, size, o.theta_units, o.align_corners)).to(theta.dtype)
+    padding_mode = o.padding_mode if o.fill is None else "fill"
+    return warp_affine(input, M, tuple(size), o.mode, padding_mode, o.align_corners, o.fill)
 
 
 def torchvision_warp(
-    input: Tensor,
-    theta: Tensor,
-    size: tuple[int, ...] | None = None,
-    *,
-    mode: str = "bilinear",
-    padding_mode: str = "zeros",
-    align_corners: bool = False,
-    theta_units: str = "normalised",
-    fill: Tensor | None = None,
-    index: Tensor | None = None,
+    input: Tensor, theta: Tensor, size: tuple[int, ...] | None = None, **options: Any
 ) -> Tensor:
     from torchvision.transforms.v2 import InterpolationMode
     from torchvision.transforms.v2.functional import affine
 
-    refuse("affine", index=index)
+    o = Options(**options)
+    refuse("affine", index=o.index)
     if theta.requires_grad or torch._C._are_functorch_transforms_active():
         raise Lacks("affine's map is Python numbers, not a tensor")
     if input.dim() != 4 or len(theta) != 1:
         raise Lacks("affine takes one map a call, of images")
-    if size not in (None, input.shape[2:]) or padding_mode != "zeros" or align_corners:
+    if size not in (None, input.shape[2:]) or o.padding_mode != "zeros" or o.align_corners:
         raise Lacks("affine has no size, padding_mode or align_corners")
-    if theta_units == "pixel":
+    if o.theta_units == "pixel":
         raise Lacks("affine takes an angle, scale and shears, no matrix")
     height, width = input.shape[2:]
     centred = torch.tensor([[1, 0, -(width - 1) / 2], [0, 1, -(height - 1) / 2], [0, 0, 1]]).double()
@@ -150,43 +143,33 @@ def torchvision_warp(
         @ in_pixels(theta.double(), input, (height, width), "normalised", False)[0]
         @ centred.inverse()
     )
-    options = torchvision_map(matrix.inverse())
-    fills = None if fill is None else fill.tolist()
-    return affine(input, interpolation=InterpolationMode(mode), fill=fills, **options)
+    map = torchvision_map(matrix.inverse())
+    fills = None if o.fill is None else o.fill.tolist()
+    return affine(input, interpolation=InterpolationMode(o.mode), fill=fills, **map)
 
 
-def opencv_warp(
-    input: Tensor,
-    theta: Tensor,
-    size: tuple[int, ...] | None = None,
-    *,
-    mode: str = "bilinear",
-    padding_mode: str = "zeros",
-    align_corners: bool = False,
-    theta_units: str = "normalised",
-    fill: Tensor | None = None,
-    index: Tensor | None = None,
-) -> Tensor:
+def opencv_warp(input: Tensor, theta: Tensor, size: tuple[int, ...] | None = None, **options: Any) -> Tensor:
     import cv2
 
-    refuse("warpAffine", index=index)
+    o = Options(**options)
+    refuse("warpAffine", index=o.index)
     if input.requires_grad or theta.requires_grad or torch._C._are_functorch_transforms_active():
         raise Lacks("warpAffine is not differentiable")
     if torch.compiler.is_compiling() or input.dim() != 4 or len(theta) != 1 or len(input) != 1:
         raise Lacks("warpAffine takes one image and one map a call")
     if max(input.shape) > 2**15:
         raise Lacks("warpAffine's images have sides below 2^15")
-    mirrors = cv2.BORDER_REFLECT_101 if align_corners else cv2.BORDER_REFLECT
+    mirrors = cv2.BORDER_REFLECT_101 if o.align_corners else cv2.BORDER_REFLECT
     borders = {"zeros": cv2.BORDER_CONSTANT, "border": cv2.BORDER_REPLICATE, "reflection": mirrors}
     height, width = size or input.shape[2:]
-    matrix = in_pixels(theta.double(), input, (height, width), theta_units, align_corners)[0, :2]
+    matrix = in_pixels(theta.double(), input, (height, width), o.theta_units, o.align_corners)[0, :2]
     output = cv2.warpAffine(
         np.ascontiguousarray(input[0].permute(1, 2, 0).numpy()),
         matrix.numpy(),
         (width, height),
-        flags={"bilinear": cv2.INTER_LINEAR, "nearest": cv2.INTER_NEAREST}[mode] | cv2.WARP_INVERSE_MAP,
-        borderMode=borders[padding_mode],
-        borderValue=() if fill is None else tuple(fill.tolist()),
+        flags={"bilinear": cv2.INTER_LINEAR, "nearest": cv2.INTER_NEAREST}[o.mode] | cv2.WARP_INVERSE_MAP,
+        borderMode=borders[o.padding_mode],
+        borderValue=() if o.fill is None else tuple(o.fill.tolist()),
     )
     return torch.from_numpy(output).view(height, width, -1).permute(2, 0, 1)[None]
 
