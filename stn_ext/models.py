@@ -298,7 +298,8 @@ def cnn_classifier(shape: Shape, num_classes: int, width: int) -> nn.Sequential:
 
 
 def cnn_localization(shape: Shape, num_parameters: int) -> nn.Sequential:
-    # Where the digit lies can be read from half the resolution, at a fraction of the cost.
+    # Where the digit lies can be read from half the resolution, at a fraction of the cost. The few hidden
+    # units are normalised: otherwise all of them may die, and the transformer stands still from then on.
     return nn.Sequential(
         nn.AvgPool2d(2, ceil_mode=True),
         *_convolution(shape[0], 16, pool=True),
@@ -306,6 +307,7 @@ def cnn_localization(shape: Shape, num_parameters: int) -> nn.Sequential:
         nn.AdaptiveAvgPool2d(4),
         nn.Flatten(),
         nn.Linear(32 * 4 * 4, 32),
+        nn.LayerNorm(32),
         nn.ReLU(),
         nn.Linear(32, num_parameters),
     )

@@ -120,6 +120,17 @@ def test_gradients_reach_every_weight_after_the_first_step(net):
         assert parameter.grad.abs().max() > 0, name
 
 
+def test_a_hidden_layer_that_drifts_away_still_learns():
+    """Bare ReLUs of the localisation network died in trainings on cluttered digits, all of them."""
+    model = create_model("cnn", (1, 28, 28), 10, transformer=True)
+    *features, last = model.transformer.localization
+    torch.nn.init.normal_(last.weight, std=0.01)
+    hidden = next(layer for layer in features if isinstance(layer, torch.nn.Linear))
+    torch.nn.init.constant_(hidden.bias, -100)
+    model(torch.rand(8, 1, 28, 28)).square().sum().backward()
+    assert hidden.weight.grad.abs().max() > 0
+
+
 def test_too_small_images_and_unknown_nets_are_refused():
     with pytest.raises(ValueError, match="images of 12 x 40 are too small for the net 'small'"):
         create_model("small", (1, 12, 40), 10, transformer=True)
