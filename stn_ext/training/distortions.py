@@ -84,20 +84,22 @@ def placed(digits: Tensor, labels: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
 
 
 def projected(digits: Tensor, labels: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
-    """P: scaled by 0.75 to 1, then each corner moved by a normal with a deviation of 5 pixels.
+    """P: scaled by 0.75 to 1, then each corner of what is shown moved by a normal of deviation 5 pixels.
 
-    Corners that make no convex quadrangle are drawn again: no plane looks so in perspective.
+    The corners move over the digit, as the points of E do: moving the digit's own would press some digits
+    into lines and others out of the picture. Corners that make no convex quadrangle are drawn again: no plane
+    looks so in perspective.
     """
     count, attempts = len(digits), 16
     corners = digits.new_tensor([[-1, -1], [1, -1], [1, 1], [-1, 1]])
     half = digits.new_tensor(digits.shape[:1:-1]) / 2
     scale = draw.uniform(0.75, 1, count, 1, 1, 1)
-    moved = scale * corners + draw.normal(5, count, attempts, 4, 2) / half
+    moved = corners / scale + draw.normal(5, count, attempts, 4, 2) / half
     side = torch.roll(moved, -1, 2) - moved
     after = torch.roll(side, -1, 2)
     convex = (side[..., 0] * after[..., 1] > side[..., 1] * after[..., 0]).all(2)
     moved = moved[torch.arange(count), convex.int().argmax(1)]  # the first that is
-    theta = homography(moved, corners.expand_as(moved))
+    theta = homography(corners.expand_as(moved), moved)
     return functional.projective_sample(digits, theta), labels
 
 

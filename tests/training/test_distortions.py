@@ -110,14 +110,14 @@ def test_a_homography_takes_its_points_where_it_should():
 def test_projection_moves_the_corners_by_a_normal(monkeypatch):
     seen = []
     monkeypatch.setattr(
-        distortions, "homography", lambda source, target: seen.append(source) or homography(source, target)
+        distortions, "homography", lambda source, target: seen.append(target) or homography(source, target)
     )
     DISTORTIONS["p"].fixed(arrows(3000), "a")
     corners = torch.tensor([[-1.0, -1], [1, -1], [1, 1], [-1, 1]]).double()
     moved = torch.cat(seen) * 14
-    # The mean corner is at 0.875 of its place, the deviation that of the jitter and of the scale together.
-    torch.testing.assert_close(moved.mean(0), 14 * 0.875 * corners, atol=0.35, rtol=0)
-    deviation = (5**2 + (14 * 0.25) ** 2 / 12) ** 0.5
+    # The mean of 1 / scale is 1.151 and its variance 0.0092; the deviation is the jitter's and the scale's.
+    torch.testing.assert_close(moved.mean(0), 14 * 1.151 * corners, atol=0.35, rtol=0)
+    deviation = (5**2 + 14**2 * 0.0092) ** 0.5
     torch.testing.assert_close(moved.std(0), torch.full((4, 2), deviation).double(), atol=0.25, rtol=0)
 
 
