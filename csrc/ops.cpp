@@ -73,6 +73,7 @@ TORCH_LIBRARY_IMPL(stn_ext, CUDA, m) {
 #endif
 
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
+  m.attr("__version__") = STN_EXT_VERSION;
   m.def("build_info", [] {
     pybind11::dict info;
     info["version"] = STN_EXT_VERSION;

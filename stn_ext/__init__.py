@@ -6,6 +6,7 @@ from .functional import affine_sample, projective_sample, thin_plate_spline_samp
 from .units import normalised_to_pixels, pixels_to_normalised
 from .warp import warp_affine
 
+__version__: str = _C.__version__
 build_info = _C.build_info
 
 __all__ = [

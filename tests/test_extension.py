@@ -1,5 +1,6 @@
 """What `import stn_ext` loads, and what it says when the compiled extension cannot be loaded."""
 
+import re
 import subprocess
 import sys
 import sysconfig
@@ -69,6 +70,13 @@ def test_build_info_is_about_the_running_pytorch():
     import torch
 
     assert stn_ext.build_info()["torch"] == torch.__version__
+
+
+def test_version_is_the_projects():
+    declared = re.search(
+        r'^version = "(.+)"', Path(__file__).parents[1].joinpath("pyproject.toml").read_text(), re.MULTILINE
+    )
+    assert stn_ext.__version__ == stn_ext.build_info()["version"] == declared[1]
 
 
 def test_operator_needs_torch_alone():
