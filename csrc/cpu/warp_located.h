@@ -31,6 +31,10 @@ struct Extremes {
     low = lesser(low, v);
     high = greater(high, v);
   }
+  // Of the first `count` lanes.
+  STN_INLINE void add_some(Vec<T> v, int64_t count) {
+    add(lane_numbers<T>() < static_cast<T>(count) ? v : Vec<T>{} + v[0]);
+  }
   STN_INLINE double least() const { return static_cast<double>(least_lane<T>(low)); }
   STN_INLINE double greatest() const { return static_cast<double>(greatest_lane<T>(high)); }
 };
@@ -44,12 +48,13 @@ class TileMap {
   STN_INLINE TileMap(const Warp<T>& w, int64_t map, TileRadial<T>* radial, PlaneTile<T>* tile)
       : w_(w), map_(map), m_(w.lines[map]), t_(radial->tile()), tile_(tile) {
     double low[2], high[2];
-    tame_ = find_corners(low, high) && (w.perspective || find_bends(radial, low, high));
+    tame_ = find_corners(low, high);
     if (!tame_) {
       with_padding(w.padding, [&](auto padding) STN_LAMBDA { place_any<padding.value>(radial); });
       return;
     }
     w.perspective ? fill_rows<true>() : fill_rows<false>();
+    if (!w.perspective) bend(radial, low, high);
     for (int d = 0; d < 2; ++d) range_[d] = whole_range(low[d], high[d], w.in[d], w.padding);
   }
 
@@ -86,7 +91,8 @@ class TileMap {
   Range range_[2];
   TileRows<T> rows_;
 
-  static constexpr double kLargest = kExactCoordinate / 2, kWidest = 512;
+  static constexpr double kLargest = kExactCoordinate / 2, kWidest = 512,
+                          kBent = 1 << 17;  // pixels, which float rounds by less than kMargin
 
   // The linear part of stream s at a pixel of the tile.
   STN_INLINE double stream(int s, int64_t r, int64_t k) const {
@@ -111,30 +117,35 @@ class TileMap {
         sum += x + depth;  // finite only if all are
       }
     }
-    bool tame = sum - sum == 0 && shallow > 1 / kLargest && deep < kLargest && deep <= 16 * shallow;
+    bool tame = sum - sum == 0 && m_.bend < kBent && shallow > 1 / kLargest && deep < kLargest &&
+                deep <= 16 * shallow;
     for (int d = 0; d < 2; ++d) {
       tame = tame && low[d] > -kLargest && high[d] < kLargest && high[d] - low[d] <= kWidest;
     }
     return tame;
   }
 
-  // The radial functions' part; widens the bounds by it. Whether the map is still tame.
-  __attribute__((noinline)) bool find_bends(TileRadial<T>* radial, double* low, double* high) {
-    constexpr double largest = 1 << 16;  // that T rounds to less than kMargin
-    if (!(m_.bend < kLargest)) return false;
-    T* const bend[2] = {tile_->extra[0], tile_->extra[1]};
-    radial->sum(m_, bend);
-    const int64_t pixels = t_.rows * t_.columns;
-    bool tame = true;
+  // The radial functions' part, and the bounds of coordinates with it.
+  __attribute__((noinline)) void bend(TileRadial<T>* radial, double* low, double* high) {
+    constexpr int64_t lanes = Simd<T>::lanes;
+    T* const extra[2] = {tile_->extra[0], tile_->extra[1]};
+    radial->sum(m_, extra);
     for (int d = 0; d < 2; ++d) {
+      const T origin = rows_.whole[d][0];
       Extremes<T> found;
-      store(bend[d] + pixels, Vec<T>{} + bend[d][0]);  // whole vectors are read
-      for (int64_t k = 0; k < pixels; k += Simd<T>::lanes) found.add(load<Vec<T>>(bend[d] + k));
-      low[d] += found.least();
-      high[d] += found.greatest();
-      tame = tame && found.least() > -largest && found.greatest() < largest;
+      for (int64_t r = 0; r < t_.rows; ++r) {
+        const T first = (rows_.whole[d][r] - origin) + rows_.frac[d][r];
+        for (int64_t k = 0; k < t_.columns; k += lanes) {
+          // Whole vectors, of which the last one goes back over the one before it.
+          const int64_t at = k + lanes <= t_.columns || t_.columns < lanes ? k : t_.columns - lanes;
+          const Vec<T> number = lane_numbers<T>() + static_cast<T>(at);
+          const Vec<T> x = load<Vec<T>>(extra[d] + r * t_.columns + at) + (first + rows_.rise[d][r] * number);
+          t_.columns < lanes ? found.add_some(x, t_.columns) : found.add(x);
+        }
+      }
+      low[d] = static_cast<double>(origin) + found.least();
+      high[d] = static_cast<double>(origin) + found.greatest();
     }
-    return tame;
   }
 
   template <bool perspective>
@@ -211,13 +222,12 @@ class TileMap {
         const Vec<T> length = Vec<T>{} + static_cast<T>(w_.in[d]), off = Vec<T>{} - 2;
         split_block<padding>(at.at[d], w_.in[d], w_.align_corners, static_cast<int>(padded<T>(t_.columns)),
                              whole, frac);
-        Vec<T> number = lane_numbers<T>();
-        for (int64_t k = 0; k < t_.columns; k += Simd<T>::lanes, number += Simd<T>::lanes) {
+        for (int64_t k = 0; k < t_.columns; k += Simd<T>::lanes) {
           const int64_t p = r * t_.columns + k;
           auto c = fold<padding>(load<Vec<T>>(whole + k), load<Vec<T>>(frac + k), length, w_.align_corners);
           // All beyond is as the zeros next to the image.
           if (padding == Padding::zeros) c.whole = lesser(greater(c.whole, off), length);
-          found[d].add(number < static_cast<T>(t_.columns) ? c.whole : Vec<T>{} + c.whole[0]);
+          found[d].add_some(c.whole, t_.columns - k);
           store(tile_->extra[d] + p, c.whole);
           store((d == 0 ? to.fx : to.fy) + p, c.frac);
           store((d == 0 ? to.slope_x : to.slope_y) + p, c.slope);
