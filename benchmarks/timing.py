@@ -183,9 +183,14 @@ def _cpu_name() -> str:
 
 
 def _commit() -> str:
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    """The commit, and whether what is measured differs from it: not the results, which are recorded anew."""
+    git = ["git", "-C", str(Path(__file__).resolve().parents[1])]
+    measured = ["csrc", "stn_ext", "build_support", "setup.py", "main.py", "benchmarks/*.py"]
+    head = [*git, "rev-parse", "--short=12", "HEAD"]
     try:
-        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+        commit = subprocess.run(head, capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", *measured]).returncode
+        return commit + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 
