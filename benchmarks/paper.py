@@ -78,6 +78,9 @@ COMMON = (
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--only", nargs="+", choices=list(EXPERIMENTS), default=list(EXPERIMENTS))
+    parser.add_argument(
+        "--scopes", nargs="+", choices=list(SCOPES), default=list(SCOPES), help="with (stn), without (cls)"
+    )
     parser.add_argument("--budget", type=float, metavar="MINUTES", help="end after so long (default: never)")
     parser.add_argument("--seeds", type=int, default=2, help="default: 2")
     parser.add_argument(
@@ -225,6 +228,7 @@ def measure(options: argparse.Namespace) -> list[dict]:
         for seed in seeds
         for name in options.only
         for scope in EXPERIMENTS[name].scopes
+        if scope in options.scopes
     ]
     with ThreadPoolExecutor(options.at_once) as pool:
         try:

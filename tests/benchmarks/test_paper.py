@@ -39,6 +39,13 @@ def test_each_experiment_has_its_control_and_seeds_come_last(faked):
     assert order == [(s, e, c) for s in (0, 1) for e in ("rts", "tc") for c in ("stn", "cls")]
 
 
+def test_transformers_may_run_before_their_controls(faked):
+    words, trained = faked
+    results = paper.measure(paper.parse([*words, "--seeds", "1", "--scopes", "stn"]))
+    assert [(run.experiment, run.scope) for run in trained] == [("rts", "stn"), ("tc", "stn")]
+    assert paper.table(results).count("| 0 / 1 |") == 2
+
+
 def test_co_localisation_has_no_control(faked):
     words, trained = faked
     options = paper.parse([*words, "--seeds", "1", "--only", "coloc"])
