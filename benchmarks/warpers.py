@@ -143,9 +143,9 @@ def torchvision_warp(
         @ in_pixels(theta.double(), input, (height, width), "normalised", False)[0]
         @ centred.inverse()
     )
-    map = torchvision_map(matrix.inverse())
+    parameters = torchvision_map(matrix.inverse())
     fills = None if o.fill is None else o.fill.tolist()
-    return affine(input, interpolation=InterpolationMode(o.mode), fill=fills, **map)
+    return affine(input, interpolation=InterpolationMode(o.mode), fill=fills, **parameters)
 
 
 def opencv_warp(input: Tensor, theta: Tensor, size: tuple[int, ...] | None = None, **options: Any) -> Tensor:

@@ -55,7 +55,7 @@ STN_INLINE Vec<float> log_of(Vec<float> x) {
 template <class T>
 STN_INLINE Vec<T> radial_of(Vec<T> dx, Vec<T> dy) {
   const Vec<T> r2 = dx * dx + dy * dy, tiny = Vec<T>{} + T(1e-30);  // r^2 log r^2 is as good as 0 there
-  return r2 * log_of(r2 > tiny ? r2 : tiny);
+  return r2 * log_of(greater(r2, tiny));
 }
 
 // At pixels (x + k * step, y), for one control point.

@@ -133,13 +133,7 @@ STN_INLINE Vec<T> floor_of(Vec<T> x) {
   return truncated - (truncated > x ? Vec<T>{} + 1 : Vec<T>{});
 }
 
-// Brought into [0, last].
-template <class T>
-STN_INLINE Vec<T> clamp(Vec<T> v, Vec<T> last) {
-  v = v < last ? v : last;
-  return v > 0 ? v : Vec<T>{};
-}
-
+// The second one where a lane is not a number.
 template <class V>
 STN_INLINE V lesser(V a, V b) {
   return a < b ? a : b;
@@ -147,6 +141,12 @@ STN_INLINE V lesser(V a, V b) {
 template <class V>
 STN_INLINE V greater(V a, V b) {
   return a > b ? a : b;
+}
+
+// Brought into [0, last].
+template <class T>
+STN_INLINE Vec<T> clamp(Vec<T> v, Vec<T> last) {
+  return greater(lesser(v, last), Vec<T>{});
 }
 
 // The lanes of v where keep is set, 0 elsewhere.

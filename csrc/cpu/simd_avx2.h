@@ -42,11 +42,6 @@ STN_INLINE Vec<double> floor_of<double>(Vec<double> x) {
 }
 
 template <>
-STN_INLINE Vec<float> clamp<float>(Vec<float> v, Vec<float> last) {
-  return _mm256_max_ps(_mm256_min_ps(v, last), _mm256_setzero_ps());
-}
-
-template <>
 STN_INLINE Vec<float> lesser(Vec<float> a, Vec<float> b) {
   return _mm256_min_ps(a, b);
 }

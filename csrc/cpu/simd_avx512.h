@@ -35,11 +35,6 @@ STN_INLINE Vec<double> floor_of<double>(Vec<double> x) {
 }
 
 template <>
-STN_INLINE Vec<float> clamp<float>(Vec<float> v, Vec<float> last) {
-  return _mm512_max_ps(_mm512_min_ps(v, last), _mm512_setzero_ps());
-}
-
-template <>
 STN_INLINE Vec<float> lesser(Vec<float> a, Vec<float> b) {
   return _mm512_min_ps(a, b);
 }

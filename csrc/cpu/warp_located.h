@@ -70,14 +70,10 @@ class TileMap {
   template <bool bordered>
   STN_INLINE void locate(const Window& window) const {
     store(tile_->at.tap + t_.rows * t_.columns, IndexVec<T>{});  // whole vectors are read
+    if (!tame_) return locate_any<bordered>(window);
     with_padding(w_.padding, [&](auto padding) STN_LAMBDA {
-      if (!tame_) {
-        locate_any<bordered>(window);
-      } else if (w_.perspective) {
-        locate_tame<padding.value, true, bordered>(window);
-      } else {
-        locate_tame<padding.value, false, bordered>(window);
-      }
+      w_.perspective ? locate_tame<padding.value, true, bordered>(window)
+                     : locate_tame<padding.value, false, bordered>(window);
     });
   }
 
