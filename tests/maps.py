@@ -35,6 +35,7 @@ SHAPES = {
     "digits": ((3, 1, 28, 28), None),
     "colour to wider": ((2, 3, 17, 23), (9, 130)),
     "five channels to smaller": ((2, 5, 40, 31), (7, 6)),
+    "many channels": ((2, 37, 20, 23), (18, 21)),
     "several tiles": ((1, 2, 130, 150), (100, 140)),
     "one pixel in": ((2, 2, 1, 1), (5, 4)),
     "one row in": ((1, 2, 1, 9), (5, 11)),

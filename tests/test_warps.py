@@ -323,6 +323,31 @@ def test_planes_of_many_tiles(kind, channels, padding_mode, device):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-11 * max(scale, 1) * factor)
 
 
+@kinds
+@pytest.mark.parametrize("padding_mode", PADDINGS)
+def test_many_channels_are_as_one_by_one(kind, padding_mode, device):
+    """Channels are worked on by vectors where there are enough, in float32 by other instructions."""
+    input = torch.randn(2, 37, *kind.shape[2:], device=device)
+    grad = torch.randn(2, 37, *kind.size, device=device)
+    theta = kind.theta.to(device).float()
+
+    def results(input, grad):
+        x, t = input.clone().requires_grad_(), theta.clone().requires_grad_()
+        y = kind.warp(x, t, kind.size, padding_mode=padding_mode)
+        return y.detach(), *torch.autograd.grad(y, (x, t), grad)
+
+    together = results(input, grad)
+    alone = [results(*planes) for planes in zip(input.split(1, 1), grad.split(1, 1), strict=True)]
+    outputs, images, thetas = zip(*alone, strict=True)
+    # Some products and sums in another order: of four values; of those of a few pixels; of thousands.
+    for a, b, digits in (
+        (together[0], torch.cat(outputs, 1), 1e-6),
+        (together[1], torch.cat(images, 1), 1e-6),
+        (together[2], sum(thetas), 1e-5),
+    ):
+        torch.testing.assert_close(a, b, rtol=0, atol=digits * max(1, b.abs().max().item()))
+
+
 @pytest.mark.parametrize("kind", (ThinPlateSpline, Grid))
 def test_splines_of_large_images_are_as_exact_as_the_composition(kind, device):
     """In float32 far control points are interpolated there; an image of its own coordinates shows them."""

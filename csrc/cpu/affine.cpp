@@ -54,9 +54,10 @@ struct Parts {
   Parts(const Problem<T>& p, Layout layout) : height(p.frame.out_height), all_channels(p.channels) {
     const int64_t width = p.frame.out_width, row = width * all_channels;
     if (layout == Layout::planes) {
-      // A tile is located once for all channels of a part.
+      // A tile is located once for all channels of a part: whole groups of them.
+      const int64_t group = kernels<T>().group;
       rows = ceil_div(height, ceil_div(height, tile_rows(width, kTilePixels)));
-      channels = std::min(all_channels, ceil_div(kUnit, rows * width));
+      channels = std::min(all_channels, ceil_div(ceil_div(kUnit, rows * width), group) * group);
     } else {
       rows = std::max(ceil_div(kUnit, row), ceil_div(height, kMaxUnits));
       channels = all_channels;

@@ -264,6 +264,17 @@ STN_INLINE void transpose(Vec<T>* v) {
   for (int k = 0; k < lanes; ++k) v[k] = load<Vec<T>>(columns[k]);
 }
 
+// The sums of as many vectors' lanes as one has: a lane each. v is left transposed.
+template <class T>
+STN_INLINE Vec<T> sum_vectors(Vec<T>* v) {
+  constexpr int lanes = Simd<T>::lanes;
+  transpose<T>(v);
+  for (int count = lanes / 2; count > 0; count /= 2) {
+    for (int k = 0; k < count; ++k) v[k] += v[k + count];
+  }
+  return v[0];
+}
+
 // out[x] = here[4 x] + here[4 x - 3] + above[4 x + 2] + above[4 x - 1]: see the adjoint.
 template <class T>
 STN_INLINE void collect_row(const T* here, const T* above, T* out, int64_t width) {

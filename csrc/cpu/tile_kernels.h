@@ -1,31 +1,11 @@
-// Sample and moments over planes of pixels, by tiles of the output.
-//
-// The input pixels that a tile of an affine map needs lie in a small rectangle, its window. It is copied, two
-// rows interleaved, so that a pixel's four taps lie side by side, and with zeros around the image, so that
-// every tap exists. Where the tile's pixels fall in the window is found once for all channels.
+// Sample and moments over planes of pixels through affine maps, by tiles of the output. Included by level
+// sources only; see kernels.h.
 #pragma once
 
-#include "row_kernels.h"
+#include "window_kernels.h"
 
 namespace stn::cpu {
 namespace STN_LEVEL {
-
-constexpr int64_t kWindow = 8192;  // pixels in a window, at most
-
-// Input pixels, of which some may lie outside the image.
-struct Window {
-  int64_t top, left, rows, columns;
-  int64_t pitch;  // pairs of pixels from a row to the next
-};
-
-// A tile's pixels, row by row: their taps, counted in pairs from the window's first, and how far they lie
-// from them. The slopes are those of padding that folds the plane (Coordinate).
-template <class T>
-struct Located {
-  alignas(64) int32_t tap[kTilePixels + Simd<T>::lanes];
-  alignas(64) T fx[kTilePixels + Simd<T>::lanes], fy[kTilePixels + Simd<T>::lanes];
-  alignas(64) T slope_x[kTilePixels + Simd<T>::lanes], slope_y[kTilePixels + Simd<T>::lanes];
-};
 
 // What a tile is worked on with.
 template <class T>
@@ -33,28 +13,10 @@ struct TileScratch {
   Steps<T, kTilePixels> row_x, row_y;
   Steps<T, kTileColumns> column_x, column_y;
   Located<T> at;
-  alignas(64) T window[2 * kWindow + 8 * Simd<T>::lanes];
+  PlaneWindow<T> window;
 };
 
 // ---- windows ----
-
-// The whole numbers under a tile's coordinates along an axis, where they matter.
-struct Range {
-  int64_t low, high;
-};
-
-// Those under coordinates in [low, high].
-STN_INLINE Range whole_range(double low, double high, int64_t length, Padding padding) {
-  low -= kMargin;
-  high += kMargin;
-  // Two pixels off the image all taps are zeros. Padding that folds brings all pixels inside.
-  const double least = padding == Padding::zeros ? -2 : 0,
-               most = static_cast<double>(padding == Padding::zeros ? length : length - 1);
-  if (padding == Padding::reflection && (low < least || high > most)) return {0, length - 1};
-  low = low < least ? least : (low > most ? most : low);
-  high = high < least ? least : (high > most ? most : high);
-  return {static_cast<int64_t>(__builtin_floor(low)), static_cast<int64_t>(__builtin_floor(high))};
-}
 
 template <class T>
 STN_INLINE Range range_of(const Axis<T>& axis, const OutTile& t, Padding padding) {
@@ -65,82 +27,12 @@ STN_INLINE Range range_of(const Axis<T>& axis, const OutTile& t, Padding padding
                      corner + (right > 0 ? right : 0) + (down > 0 ? down : 0), axis.length, padding);
 }
 
-// What pixels between them need.
-STN_INLINE Window window_of(const Range& x, const Range& y) {
-  constexpr int64_t line = 8;  // float pairs in a cache line
-  const int64_t columns = x.high - x.low + 2;
-  return {y.low, x.low, y.high - y.low + 2, columns, (columns + line - 1) / line * line};
-}
-
 template <class T>
 STN_INLINE Window window_of(const Geometry<T>& g, const OutTile& t) {
   return window_of(range_of(g.x, t, g.p.padding), range_of(g.y, t, g.p.padding));
 }
 
-// Whether a tile's window fits, and is worth to be copied.
-STN_INLINE bool fits(const OutTile& t, const Window& w) {
-  const int64_t pixels = (w.rows - 1) * w.pitch;
-  return pixels <= kWindow && pixels <= 8 * t.rows * t.columns + 1024;
-}
-
-template <class T>
-STN_INLINE void zero_row(T* to, int64_t pairs) {
-  for (int64_t x = 0; x < 2 * pairs; x += Simd<T>::lanes) store(to + x, Vec<T>{});
-}
-
-// One channel's window. A row's last vectors reach into the next one, which is written after it.
-template <class T>
-STN_INLINE void copy_window(const Problem<T>& p, const Window& w, const T* plane, T* window) {
-  constexpr int64_t lanes = Simd<T>::lanes;
-  const int64_t first = w.left > 0 ? w.left : 0;
-  const int64_t behind = w.left + w.columns < p.stored_width ? w.left + w.columns : p.stored_width;
-  const int64_t skip = first - w.left, count = behind - first;
-  const auto row_of = [&](int64_t y) STN_LAMBDA { return plane + y * p.input.row + first; };
-  for (int64_t y = 0; y + 1 < w.rows; ++y) {
-    T* to = window + 2 * y * w.pitch;
-    const int64_t row = w.top + y;
-    const bool above = row >= 0 && row < p.stored_height, below = row + 1 >= 0 && row + 1 < p.stored_height;
-    if (count <= 0 || !(above || below)) {
-      zero_row(to, w.pitch);
-      continue;
-    }
-    if (skip > 0) zero_row(to, lanes);
-    to += 2 * skip;
-    const T *upper = row_of(above ? row : row + 1), *lower = row_of(below ? row + 1 : row);
-    const auto put = [&](int64_t x, Vec<T> u, Vec<T> l) STN_LAMBDA {
-      store_alternating<T>(to + 2 * x, above ? u : Vec<T>{}, below ? l : Vec<T>{});
-    };
-    int64_t x = 0;
-    for (; x + lanes <= count; x += lanes) put(x, load<Vec<T>>(upper + x), load<Vec<T>>(lower + x));
-    // Zeros from the row's end on: the two that a window may hold, perhaps in a vector of their own.
-    put(x, load_some<Vec<T>>(upper + x, count - x), load_some<Vec<T>>(lower + x, count - x));
-    if (x + lanes < count + 2) store_alternating<T>(to + 2 * (x + lanes), Vec<T>{}, Vec<T>{});
-  }
-}
-
 // ---- where a tile's pixels fall ----
-
-// Pixels' taps in a window, of whole coordinates counted from its first pixel. What lies outside goes to its
-// outermost ones; or, where these touch nothing (`bordered`), to the first of them.
-template <class T>
-struct WindowTaps {
-  Vec<T> last_x, last_y, pitch;
-
-  STN_INLINE explicit WindowTaps(const Window& w) {
-    last_x = Vec<T>{} + static_cast<T>(w.columns - 2);
-    last_y = Vec<T>{} + static_cast<T>(w.rows - 2);
-    pitch = Vec<T>{} + static_cast<T>(w.pitch);
-  }
-
-  template <bool bordered>
-  STN_INLINE IndexVec<T> at(Vec<T> x, Vec<T> y) const {
-    x = clamp<T>(x, last_x);
-    y = clamp<T>(y, last_y);
-    Vec<T> tap = y * pitch + x;
-    if (bordered) tap = keep_lanes((x > 0) & (x < last_x) & (y > 0) & (y < last_y), tap);
-    return to_index<T>(tap);
-  }
-};
 
 template <Padding padding, bool slopes, class T>
 STN_INLINE void locate(const Geometry<T>& g, const OutTile& t, const Window& w, TileScratch<T>* s) {
@@ -207,48 +99,12 @@ STN_INLINE bool outside(const Geometry<T>& g, const Window& w) {
 
 // ---- sample ----
 
-template <class T>
-STN_INLINE Vec<T> sample_vector(const T* window, const Located<T>& l, int64_t k) {
-  const Taps<T> t = load_quads(window, l.tap + k);
-  const auto x1 = load<Vec<T>>(l.fx + k), y1 = load<Vec<T>>(l.fy + k);
-  const auto x0 = 1 - x1, y0 = 1 - y1;
-  return y0 * (x0 * t.v00 + x1 * t.v01) + y1 * (x0 * t.v10 + x1 * t.v11);
-}
-
-// `count` pixels that lie side by side, from the located one `first` on.
-template <bool streamed, class T>
-STN_INLINE void sample_run(const T* window, const Located<T>& l, int64_t first, int64_t count, T* out) {
-  constexpr int64_t lanes = Simd<T>::lanes;
-  int64_t k = 0;
-  for (; k + lanes <= count; k += lanes) {
-    const Vec<T> v = sample_vector(window, l, first + k);
-    streamed ? stream(out + k, v) : store(out + k, v);
-  }
-  if (k < count) store_some(out + k, sample_vector(window, l, first + k), count - k);
-}
-
-// One channel of a tile.
-template <class T>
-STN_INLINE void sample_plane(const Problem<T>& p, const OutTile& t, const T* window, const Located<T>& l,
-                             T* out) {
-  const bool whole_rows = t.columns == p.frame.out_width && p.output.row == t.columns;
-  const int64_t runs = whole_rows ? 1 : t.rows, count = whole_rows ? t.rows * t.columns : t.columns;
-  for (int64_t r = 0; r < runs; ++r) {
-    (p.streams ? sample_run<true, T> : sample_run<false, T>)(window, l, r * count, count,
-                                                             out + r * p.output.row);
-  }
-}
-
 // Channels [c, c + channels) of a tile.
 template <class T>
 STN_INLINE void sample_tile(const Geometry<T>& g, const OutTile& t, const Window& w, int64_t channels,
                             const T* image, T* out, TileScratch<T>* s) {
-  const Problem<T>& p = g.p;
   locate<false>(g, t, w, s);
-  for (int64_t c = 0; c < channels; ++c) {
-    copy_window(p, w, image + c * p.input.channel, s->window);
-    sample_plane(p, t, s->window, s->at, out + c * p.output.channel);
-  }
+  sample_located(g.p, t, w, channels, image, out, s->at, &s->window);
 }
 
 // Rows [begin, end) of channels [c, c + channels) of image n.
@@ -275,60 +131,99 @@ void sample(const Problem<T>& p, int64_t n, int64_t c, int64_t channels, int64_t
 
 // ---- moments ----
 
-// The derivatives of the loss by a vector of pixels' coordinates where padding takes them, from those by
-// their values.
+// The moments of a tile by its own rows and columns: sums of (d/dx, d/dy) x (column, row, 1). What lanes are
+// is the caller's affair.
 template <class T>
-struct PixelSlopes {
-  Vec<T> x, y;
+struct TileMoments {
+  Vec<T> total[kMoments] = {}, row[4] = {};
 
-  STN_INLINE PixelSlopes(const T* window, const Located<T>& l, int64_t at, Vec<T> grad) {
-    const Taps<T> v = load_quads(window, l.tap + at);
-    const auto x1 = load<Vec<T>>(l.fx + at), y1 = load<Vec<T>>(l.fy + at);
-    const auto x0 = 1 - x1, y0 = 1 - y1;
-    x = grad * (y0 * (v.v01 - v.v00) + y1 * (v.v11 - v.v10));
-    y = grad * (x0 * (v.v10 - v.v00) + x1 * (v.v11 - v.v01));
+  STN_INLINE void add(const Slopes<T>& by, Vec<T> column) {
+    row[0] += column * by.x;
+    row[1] += by.x;
+    row[2] += column * by.y;
+    row[3] += by.y;
+  }
+
+  STN_INLINE void end_row(int64_t r) {
+    for (int axis = 0; axis < 2; ++axis) {
+      total[3 * axis] += row[2 * axis];
+      total[3 * axis + 1] += static_cast<T>(r) * row[2 * axis + 1];
+      total[3 * axis + 2] += row[2 * axis + 1];
+      row[2 * axis] = row[2 * axis + 1] = Vec<T>{};
+    }
+  }
+
+  // Adds them by the output's rows and columns.
+  STN_INLINE void add_to(double* out, double left, double top) const {
+    for (int axis = 0; axis < kMoments; axis += 3) {
+      const double sum = static_cast<double>(sum_lanes<T>(total[axis + 2]));
+      out[axis] += static_cast<double>(sum_lanes<T>(total[axis])) + left * sum;
+      out[axis + 1] += static_cast<double>(sum_lanes<T>(total[axis + 1])) + top * sum;
+      out[axis + 2] += sum;
+    }
   }
 };
 
-// One channel's moments of a tile, by its own rows and columns: sums of (d/dx, d/dy) x (column, row, 1).
-template <bool slopes, class T>
+// One channel's: lanes are pixels.
+template <bool folds, class T>
 STN_INLINE void plane_moments(const OutTile& t, const T* window, const Located<T>& l, const T* grad,
-                              int64_t grad_row, double* out) {
+                              int64_t grad_row, TileMoments<T>* sums) {
   constexpr int64_t lanes = Simd<T>::lanes;
-  Vec<T> total[kMoments] = {};
   for (int64_t r = 0; r < t.rows; ++r) {
     const T* from = grad + r * grad_row;
-    Vec<T> row_x{}, row_y{}, number = lane_numbers<T>();
+    Vec<T> column = lane_numbers<T>();
     const auto add = [&](int64_t k, Vec<T> g, bool all) STN_LAMBDA {
       const int64_t at = r * t.columns + k;
-      const PixelSlopes<T> by(window, l, at, g);
-      Vec<T> gx = by.x, gy = by.y;
-      if (slopes) {
-        gx *= load<Vec<T>>(l.slope_x + at);
-        gy *= load<Vec<T>>(l.slope_y + at);
-      }
+      Slopes<T> by = plane_slopes(window, l, at, g);
+      if (folds) by.scale(load<Vec<T>>(l.slope_x + at), load<Vec<T>>(l.slope_y + at));
       if (!all) {
-        const auto valid = number < static_cast<T>(t.columns);
-        gx = keep_lanes(valid, gx);
-        gy = keep_lanes(valid, gy);
+        const auto valid = column < static_cast<T>(t.columns);
+        by.x = keep_lanes(valid, by.x);
+        by.y = keep_lanes(valid, by.y);
       }
-      row_x += gx;
-      row_y += gy;
-      total[0] += number * gx;
-      total[3] += number * gy;
+      sums->add(by, column);
     };
     // Rows too short for the processor to foresee the next ones.
     for (int64_t x = 0; x < t.columns; x += 64 / sizeof(T)) __builtin_prefetch(from + 8 * grad_row + x);
     int64_t k = 0;
-    for (; k + lanes <= t.columns; k += lanes, number += lanes) add(k, load<Vec<T>>(from + k), true);
+    for (; k + lanes <= t.columns; k += lanes, column += lanes) add(k, load<Vec<T>>(from + k), true);
     if (k < t.columns) add(k, load_some<Vec<T>>(from + k, t.columns - k), false);
-    const T row = static_cast<T>(r);
-    total[1] += row * row_x;
-    total[2] += row_x;
-    total[4] += row * row_y;
-    total[5] += row_y;
+    sums->end_row(r);
   }
-  for (int m = 0; m < kMoments; ++m) out[m] = sum_lanes<T>(total[m]);
+}
+
+// A group's: lanes are channels.
+template <bool folds, class T>
+STN_INLINE void group_moments(const OutTile& t, const T* window, int64_t pitch, const Located<T>& l,
+                              const T* grad, int64_t grad_row, int64_t grad_channel, TileMoments<T>* sums) {
+  constexpr int64_t lanes = Simd<T>::lanes;
+  for (int64_t r = 0; r < t.rows; ++r) {
+    for (int64_t k = 0; k < t.columns; k += lanes) {
+      const int64_t count = t.columns - k < lanes ? t.columns - k : lanes;
+      Vec<T> g[lanes];
+      load_group(grad + r * grad_row + k, grad_channel, count, g);
+      for (int64_t lane = 0; lane < count; ++lane) {
+        const int64_t at = r * t.columns + k + lane;
+        Slopes<T> by = group_slopes(window, pitch, l, at, g[lane]);
+        if (folds) by.scale(Vec<T>{} + l.slope_x[at], Vec<T>{} + l.slope_y[at]);
+        sums->add(by, Vec<T>{} + static_cast<T>(k + lane));
+      }
+    }
+    sums->end_row(r);
+  }
+}
+
+// Adds those of `channels` channels, all in groups.
+template <class T>
+__attribute__((noinline)) void moments_groups(const Problem<T>& p, const OutTile& t, const Window& w,
+                                              int64_t channels, const T* image, const T* grad,
+                                              const Located<T>& l, TileMoments<T>* sums) {
+  const auto group = p.padding == Padding::zeros ? group_moments<false, T> : group_moments<true, T>;
+  GroupWindow<T> window;
+  for (int64_t c = 0; c < channels; c += Simd<T>::lanes) {
+    copy_group(p, w, image + c * p.input.channel, window.values);
+    group(t, window.values, w.pitch, l, grad + c * p.grad.channel, p.grad.row, p.grad.channel, sums);
+  }
 }
 
 // Adds those of channels [c, c + channels), by the output's rows and columns.
@@ -338,17 +233,19 @@ STN_INLINE void moments_tile(const Geometry<T>& g, const OutTile& t, const Windo
   const Problem<T>& p = g.p;
   locate<true>(g, t, w, s);
   const auto plane = p.padding == Padding::zeros ? plane_moments<false, T> : plane_moments<true, T>;
-  const double u = static_cast<double>(t.left) - g.x.map.centre_j,
-               v = static_cast<double>(t.top) - g.x.map.centre_i;
-  for (int64_t c = 0; c < channels; ++c) {
-    copy_window(p, w, image + c * p.input.channel, s->window);
-    double sums[kMoments];
-    plane(t, s->window, s->at, grad + c * p.grad.channel, p.grad.row, sums);
-    for (int axis = 0; axis < kMoments; axis += 3) {
-      out[axis] += sums[axis] + u * sums[axis + 2];
-      out[axis + 1] += sums[axis + 1] + v * sums[axis + 2];
-      out[axis + 2] += sums[axis + 2];
-    }
+  const double left = static_cast<double>(t.left) - g.x.map.centre_j,
+               top = static_cast<double>(t.top) - g.x.map.centre_i;
+  int64_t c = grouped<T>(w, channels);
+  if (c > 0) {
+    TileMoments<T> sums;
+    moments_groups(p, t, w, c, image, grad, s->at, &sums);
+    sums.add_to(out, left, top);
+  }
+  for (; c < channels; ++c) {
+    copy_plane(p, w, image + c * p.input.channel, s->window.values);
+    TileMoments<T> sums;
+    plane(t, s->window.values, s->at, grad + c * p.grad.channel, p.grad.row, &sums);
+    sums.add_to(out, left, top);
   }
 }
 

@@ -1,5 +1,5 @@
-// Bilinear sampling of planes through any map, and theta's gradient, by the windows of tile_kernels.h: a
-// tile's pixels are located first, which shows what they need of the input. Included by level sources only;
+// Bilinear sampling of planes through any map, and theta's gradient, by windows (window.h): where
+// a tile's pixels fall comes first, for it shows what they need of the input. Included by level sources only;
 // see kernels.h.
 #pragma once
 
@@ -39,7 +39,7 @@ STN_INLINE Problem<T> planes_of(const Warp<T>& w) {
 template <class T>
 struct WarpScratch {
   PlaneTile<T> tile;
-  alignas(64) T window[2 * kWindow + 8 * Simd<T>::lanes];
+  PlaneWindow<T> window;
   alignas(64) T by[2][kTilePixels + Simd<T>::lanes];
 };
 
@@ -56,28 +56,59 @@ __attribute__((noinline)) bool sample_planes(const Warp<T>& w, const WarpPart& p
   const Window window = window_of(m.range(0), m.range(1));
   if (!fits(t, window)) return false;
   m.template locate<false>(window);
-  const T* image = p.input.data + w.image_of(map) * p.input.batch;
-  T* output = p.output.data + map * p.output.batch + t.top * p.output.row + t.left;
-  for (int64_t c = part.channel_begin; c < part.channel_end; ++c) {
-    copy_window(p, window, image + c * p.input.channel, s.window);
-    sample_plane(p, t, s.window, s.tile.at, output + c * p.output.channel);
-  }
+  const int64_t c = part.channel_begin;
+  const T* image = p.input.data + w.image_of(map) * p.input.batch + c * p.input.channel;
+  T* output = p.output.data + map * p.output.batch + c * p.output.channel + t.top * p.output.row + t.left;
+  sample_located(p, t, window, part.channel_end - part.channel_begin, image, output, s.tile.at, &s.window);
   if (p.streams) end_streams();
   return true;
 }
 
 // ---- moments ----
 
-// Adds a channel's derivatives by the coordinates where padding takes them.
-template <bool first, class T>
-STN_INLINE void add_slopes(const OutTile& t, const T* grad, int64_t grad_row, WarpScratch<T>* s) {
-  T *by_x = s->by[0], *by_y = s->by[1];
+// Adds to the derivatives by the coordinates where padding takes them, or sets them, those of a vector of the
+// tile's pixels.
+template <class T>
+STN_INLINE void put_slopes(const Slopes<T>& by, int64_t at, int64_t count, bool add, WarpScratch<T>* s) {
+  T *to_x = s->by[0] + at, *to_y = s->by[1] + at;
+  store_some(to_x, add ? load<Vec<T>>(to_x) + by.x : by.x, count);
+  store_some(to_y, add ? load<Vec<T>>(to_y) + by.y : by.y, count);
+}
+
+// One channel's.
+template <class T>
+STN_INLINE void add_plane_slopes(const OutTile& t, const T* grad, int64_t grad_row, bool add,
+                                 WarpScratch<T>* s) {
   for (int64_t r = 0; r < t.rows; ++r) {
     for (int64_t k = 0; k < t.columns; k += Simd<T>::lanes) {
       const int64_t at = r * t.columns + k, count = t.columns - k;
-      const PixelSlopes<T> by(s->window, s->tile.at, at, load_some<Vec<T>>(grad + r * grad_row + k, count));
-      store_some(by_x + at, first ? by.x : load<Vec<T>>(by_x + at) + by.x, count);
-      store_some(by_y + at, first ? by.y : load<Vec<T>>(by_y + at) + by.y, count);
+      const Vec<T> g = load_some<Vec<T>>(grad + r * grad_row + k, count);
+      put_slopes(plane_slopes(s->window.values, s->tile.at, at, g), at, count, add, s);
+    }
+  }
+}
+
+// Those of `channels` channels, all in groups.
+template <class T>
+__attribute__((noinline)) void add_group_slopes(const Problem<T>& p, const OutTile& t, const Window& w,
+                                                int64_t channels, const T* image, const T* grad,
+                                                WarpScratch<T>* s) {
+  constexpr int64_t lanes = Simd<T>::lanes;
+  GroupWindow<T> window;
+  for (int64_t c = 0; c < channels; c += lanes) {
+    copy_group(p, w, image + c * p.input.channel, window.values);
+    for (int64_t r = 0; r < t.rows; ++r) {
+      for (int64_t k = 0; k < t.columns; k += lanes) {
+        const int64_t first = r * t.columns + k, count = t.columns - k;
+        Vec<T> x[lanes], y[lanes], g[lanes];
+        load_group(grad + c * p.grad.channel + r * p.grad.row + k, p.grad.channel, count, g);
+        for (int64_t lane = 0; lane < lanes; ++lane) {
+          const Slopes<T> by = group_slopes(window.values, w.pitch, s->tile.at, first + lane, g[lane]);
+          x[lane] = by.x;
+          y[lane] = by.y;
+        }
+        put_slopes({sum_vectors<T>(x), sum_vectors<T>(y)}, first, count, c > 0, s);
+      }
     }
   }
 }
@@ -102,12 +133,15 @@ __attribute__((noinline)) bool moments_planes(const Warp<T>& w, const WarpPart& 
   const Window window = window_of(m.range(0), m.range(1));
   if (!fits(t, window)) return false;
   m.template locate<false>(window);
-  const T* image = p.input.data + w.image_of(map) * p.input.batch;
-  const T* grad = p.grad.data + map * p.grad.batch + t.top * p.grad.row + t.left;
-  for (int64_t c = part.channel_begin; c < part.channel_end; ++c) {
-    copy_window(p, window, image + c * p.input.channel, s.window);
-    (c == part.channel_begin ? add_slopes<true, T> : add_slopes<false, T>)(t, grad + c * p.grad.channel,
-                                                                           p.grad.row, &s);
+  int64_t c = part.channel_begin;
+  const int64_t channels = part.channel_end - c;
+  const T* image = p.input.data + w.image_of(map) * p.input.batch + c * p.input.channel;
+  const T* grad = p.grad.data + map * p.grad.batch + c * p.grad.channel + t.top * p.grad.row + t.left;
+  c = grouped<T>(window, channels);
+  if (c > 0) add_group_slopes(p, t, window, c, image, grad, &s);
+  for (; c < channels; ++c) {
+    copy_plane(p, window, image + c * p.input.channel, s.window.values);
+    add_plane_slopes(t, grad + c * p.grad.channel, p.grad.row, c > 0, &s);
   }
   if (p.padding != Padding::zeros) unfold_slopes(t, &s);
   if (m.tame()) {

@@ -1,0 +1,181 @@
+// Windows: what tiles of the output need of the input, and where pixels fall in it. Included by level sources
+// only; see kernels.h.
+//
+// The input pixels that a tile needs lie in a small rectangle. It is copied with zeros around the image, so
+// that every tap exists, and so that taps lie side by side: of one channel, two rows interleaved, a pixel's
+// four; of many channels, a pixel's channels. Where the tile's pixels fall in it is found once for all
+// channels.
+#pragma once
+
+#include "row_kernels.h"
+
+namespace stn::cpu {
+namespace STN_LEVEL {
+
+// Input pixels, of which some may lie outside the image.
+struct Window {
+  int64_t top, left, rows, columns;
+  int64_t pitch;  // places from a row to the next
+};
+
+constexpr int64_t kWindow = 8192, kGroupWindow = 4096;  // places in a window, at most
+
+// A tile's pixels, row by row: the places of their first taps, and how far they lie from them. The slopes are
+// those of padding that folds the plane (Coordinate).
+template <class T>
+struct Located {
+  alignas(64) int32_t tap[kTilePixels + Simd<T>::lanes];
+  alignas(64) T fx[kTilePixels + Simd<T>::lanes], fy[kTilePixels + Simd<T>::lanes];
+  alignas(64) T slope_x[kTilePixels + Simd<T>::lanes], slope_y[kTilePixels + Simd<T>::lanes];
+};
+
+// The whole numbers under a tile's coordinates along an axis, where they matter.
+struct Range {
+  int64_t low, high;
+};
+
+// Those under coordinates in [low, high].
+STN_INLINE Range whole_range(double low, double high, int64_t length, Padding padding) {
+  low -= kMargin;
+  high += kMargin;
+  // Two pixels off the image all taps are zeros. Padding that folds brings all pixels inside.
+  const double least = padding == Padding::zeros ? -2 : 0,
+               most = static_cast<double>(padding == Padding::zeros ? length : length - 1);
+  if (padding == Padding::reflection && (low < least || high > most)) return {0, length - 1};
+  low = low < least ? least : (low > most ? most : low);
+  high = high < least ? least : (high > most ? most : high);
+  return {static_cast<int64_t>(__builtin_floor(low)), static_cast<int64_t>(__builtin_floor(high))};
+}
+
+// What pixels between them need.
+STN_INLINE Window window_of(const Range& x, const Range& y) {
+  constexpr int64_t line = 8;  // pairs of floats in a cache line
+  const int64_t columns = x.high - x.low + 2;
+  return {y.low, x.low, y.high - y.low + 2, columns, (columns + line - 1) / line * line};
+}
+
+// Whether a tile's window fits, and is worth to be copied.
+STN_INLINE bool fits(const OutTile& t, const Window& w) {
+  const int64_t places = (w.rows - 1) * w.pitch;
+  return places <= kWindow && places <= 8 * t.rows * t.columns + 1024;
+}
+
+// How many of the channels are worked on by groups: by vectors of channels.
+template <class T>
+STN_INLINE int64_t grouped(const Window& w, int64_t channels) {
+  return w.rows * w.pitch <= kGroupWindow ? channels / Simd<T>::lanes * Simd<T>::lanes : 0;
+}
+
+// The columns of a window that the image has.
+struct Columns {
+  int64_t first, skip, count;  // the first of them; how many lie before it; how many there are
+
+  template <class T>
+  STN_INLINE Columns(const Problem<T>& p, const Window& w) {
+    const int64_t behind = w.left + w.columns < p.stored_width ? w.left + w.columns : p.stored_width;
+    first = w.left > 0 ? w.left : 0;
+    skip = first - w.left;
+    count = behind - first;
+  }
+};
+
+template <class T>
+STN_INLINE void zero_places(T* to, int64_t values) {
+  for (int64_t x = 0; x < values; x += Simd<T>::lanes) store(to + x, Vec<T>{});
+}
+
+// One channel's window: in each place a pixel and the one below it. A row's last vectors reach into the next
+// one, which is written after it.
+template <class T>
+STN_INLINE void copy_plane(const Problem<T>& p, const Window& w, const T* plane, T* window) {
+  constexpr int64_t lanes = Simd<T>::lanes;
+  const Columns columns(p, w);
+  const int64_t count = columns.count;
+  const auto row_of = [&](int64_t y) STN_LAMBDA { return plane + y * p.input.row + columns.first; };
+  for (int64_t y = 0; y + 1 < w.rows; ++y) {
+    T* to = window + 2 * y * w.pitch;
+    const int64_t row = w.top + y;
+    const bool above = row >= 0 && row < p.stored_height, below = row + 1 >= 0 && row + 1 < p.stored_height;
+    if (count <= 0 || !(above || below)) {
+      zero_places(to, 2 * w.pitch);
+      continue;
+    }
+    if (columns.skip > 0) zero_places(to, 2 * lanes);
+    to += 2 * columns.skip;
+    const T *upper = row_of(above ? row : row + 1), *lower = row_of(below ? row + 1 : row);
+    const auto put = [&](int64_t x, Vec<T> u, Vec<T> l) STN_LAMBDA {
+      store_alternating<T>(to + 2 * x, above ? u : Vec<T>{}, below ? l : Vec<T>{});
+    };
+    int64_t x = 0;
+    for (; x + lanes <= count; x += lanes) put(x, load<Vec<T>>(upper + x), load<Vec<T>>(lower + x));
+    // Zeros from the row's end on: the two that a window may hold, perhaps in a vector of their own.
+    put(x, load_some<Vec<T>>(upper + x, count - x), load_some<Vec<T>>(lower + x, count - x));
+    if (x + lanes < count + 2) store_alternating<T>(to + 2 * (x + lanes), Vec<T>{}, Vec<T>{});
+  }
+}
+
+template <class T>
+struct PlaneWindow {
+  alignas(64) T values[2 * kWindow + 8 * Simd<T>::lanes];
+};
+
+// The group's channels of the first `count` of a vector of pixels, whose planes begin at `from`.
+template <class T>
+STN_INLINE void load_group(const T* from, int64_t channel, int64_t count, Vec<T>* v) {
+  for (int64_t c = 0; c < Simd<T>::lanes; ++c) v[c] = load_some<Vec<T>>(from + c * channel, count);
+  transpose<T>(v);
+}
+
+// A group's window: in each place a pixel's channels. Here too rows reach into the next ones.
+template <class T>
+STN_INLINE void copy_group(const Problem<T>& p, const Window& w, const T* planes, T* window) {
+  constexpr int64_t lanes = Simd<T>::lanes;
+  const Columns columns(p, w);
+  for (int64_t y = 0; y < w.rows; ++y) {
+    T* to = window + y * w.pitch * lanes;
+    const int64_t row = w.top + y;
+    if (columns.count <= 0 || row < 0 || row >= p.stored_height) {
+      zero_places(to, w.columns * lanes);
+      continue;
+    }
+    zero_places(to, columns.skip * lanes);
+    to += columns.skip * lanes;
+    const T* from = planes + row * p.input.row + columns.first;
+    for (int64_t x = 0; x < columns.count; x += lanes) {
+      Vec<T> v[lanes];
+      load_group(from + x, p.input.channel, columns.count - x, v);
+      for (int64_t k = 0; k < lanes; ++k) store(to + (x + k) * lanes, v[k]);
+    }
+    zero_places(to + columns.count * lanes, (w.columns - columns.skip - columns.count) * lanes);
+  }
+}
+
+template <class T>
+struct GroupWindow {
+  alignas(64) T values[(kGroupWindow + Simd<T>::lanes) * Simd<T>::lanes];
+};
+
+// Pixels' taps in a window, of whole coordinates counted from its first pixel. What lies outside goes to its
+// outermost ones; or, where these touch nothing (`bordered`), to the first of them.
+template <class T>
+struct WindowTaps {
+  Vec<T> last_x, last_y, pitch;
+
+  STN_INLINE explicit WindowTaps(const Window& w) {
+    last_x = Vec<T>{} + static_cast<T>(w.columns - 2);
+    last_y = Vec<T>{} + static_cast<T>(w.rows - 2);
+    pitch = Vec<T>{} + static_cast<T>(w.pitch);
+  }
+
+  template <bool bordered>
+  STN_INLINE IndexVec<T> at(Vec<T> x, Vec<T> y) const {
+    x = clamp<T>(x, last_x);
+    y = clamp<T>(y, last_y);
+    Vec<T> tap = y * pitch + x;
+    if (bordered) tap = keep_lanes((x > 0) & (x < last_x) & (y > 0) & (y < last_y), tap);
+    return to_index<T>(tap);
+  }
+};
+
+}  // namespace STN_LEVEL
+}  // namespace stn::cpu
