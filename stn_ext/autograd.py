@@ -25,15 +25,15 @@ from . import _extension  # noqa: F401  loads the operators
 ops = torch.ops.stn_ext
 
 # What follows an operator's images: theta, points, tangent, index. What follows those: sizes, and mode,
-# padding_mode, align_corners.
+# padding_mode, align_corners. Up to PyTorch 2.13 compilers miscount a forward that takes these three as one.
 
 
 class Sample(Function):
     """sample, differentiable by input, theta and tangent; only what is asked for is computed."""
 
     @staticmethod
-    def forward(input, theta, points, tangent, index, size, *options):
-        return ops.sample(input, theta, points, tangent, index, size, *options)
+    def forward(input, theta, points, tangent, index, size, mode, padding_mode, align_corners):
+        return ops.sample(input, theta, points, tangent, index, size, mode, padding_mode, align_corners)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -86,8 +86,10 @@ class Adjoint(Function):
     """adjoint, differentiable by grad, theta and tangent."""
 
     @staticmethod
-    def forward(grad, theta, points, tangent, index, images, size, *options):
-        return ops.adjoint(grad, theta, points, tangent, index, images, size, *options)
+    def forward(grad, theta, points, tangent, index, images, size, mode, padding_mode, align_corners):
+        return ops.adjoint(
+            grad, theta, points, tangent, index, images, size, mode, padding_mode, align_corners
+        )
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -134,8 +136,8 @@ class Moments(Function):
     """moments, differentiable, without a tangent, by grad, input and theta."""
 
     @staticmethod
-    def forward(grad, input, theta, points, tangent, index, *options):
-        return ops.moments(grad, input, theta, points, tangent, index, *options)
+    def forward(grad, input, theta, points, tangent, index, mode, padding_mode, align_corners):
+        return ops.moments(grad, input, theta, points, tangent, index, mode, padding_mode, align_corners)
 
     @staticmethod
     def setup_context(ctx, inputs, output):

@@ -60,10 +60,10 @@ def to_normalised(
     rows = _rows(op, theta, in_size, out_size)
     axes = [_axis(length, align_corners) for length in reversed(out_size)]
     for row in rows:  # M a_out and M b_out + t
-        row[-1] = sum((slope * b for slope, (_, b) in zip(row, axes, strict=False)), row[-1])
-        row[:-1] = [slope * a for slope, (a, _) in zip(row, axes, strict=False)]
+        row[-1] = sum((slope * b for slope, (_, b) in zip(row[:-1], axes, strict=True)), row[-1])
+        row[:-1] = [slope * a for slope, (a, _) in zip(row[:-1], axes, strict=True)]
     depths = _depths(rows)
-    for row, length in zip(rows, reversed(in_size), strict=False):
+    for row, length in zip(rows[: len(in_size)], reversed(in_size), strict=True):
         a, b = _axis(length, align_corners)
         row[:] = [
             (entry - depth * b) * (1 / a if a else 0.0) for entry, depth in zip(row, depths, strict=True)
@@ -96,13 +96,13 @@ def normalised_to_pixels(
     """
     rows = _rows("normalised_to_pixels", theta, in_size, out_size)
     depths = _depths(rows)
-    for row, length in zip(rows, reversed(in_size), strict=False):
+    for row, length in zip(rows[: len(in_size)], reversed(in_size), strict=True):
         a, b = _axis(length, align_corners)
         row[:] = [entry * a + depth * b for entry, depth in zip(row, depths, strict=True)]
     axes = [_axis(length, align_corners) for length in reversed(out_size)]
     for row in rows:
-        row[:-1] = [slope * (1 / a if a else 0.0) for slope, (a, _) in zip(row, axes, strict=False)]
-        row[-1] = sum((-b * slope for slope, (_, b) in zip(row, axes, strict=False)), row[-1])
+        row[:-1] = [slope * (1 / a if a else 0.0) for slope, (a, _) in zip(row[:-1], axes, strict=True)]
+        row[-1] = sum((-b * slope for slope, (_, b) in zip(row[:-1], axes, strict=True)), row[-1])
     return torch.stack([torch.stack(row, -1) for row in rows], -2)
 
 
