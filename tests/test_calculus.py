@@ -7,7 +7,7 @@ from torch.autograd import gradcheck, gradgradcheck
 import stn_ext
 
 from .maps import PADDINGS
-from .warps import WARPS, Affine, Projective, ThinPlateSpline
+from .warps import WARPS, Affine, Projective, ThinPlateSpline, recent_torch
 
 kinds = pytest.mark.parametrize("kind", WARPS.values(), ids=WARPS.keys())
 paddings = pytest.mark.parametrize("padding_mode", PADDINGS)
@@ -58,6 +58,7 @@ def test_second_order_of_nearest_and_shared_images(kind, device):
     assert gradgradcheck(lambda x, t: kind.warp(x[:1], t, size, fill=0.7), (input, theta))
 
 
+@recent_torch
 @kinds
 def test_hessian(kind, device):
     input, theta, size = small(kind, device)

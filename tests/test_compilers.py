@@ -7,7 +7,7 @@ from torch import nn
 from stn_ext import affine_sample, warp_affine
 from stn_ext.models import create_model
 from tests.maps import rotation
-from tests.warps import WARPS, Affine, ThinPlateSpline
+from tests.warps import WARPS, Affine, ThinPlateSpline, recent_torch
 
 kinds = pytest.mark.parametrize("kind", WARPS.values(), ids=WARPS.keys())
 
@@ -53,6 +53,7 @@ def check_steps(compiled, shapes, device):
             torch.testing.assert_close(ours, expected, rtol=TOLERANCE, atol=TOLERANCE)
 
 
+@recent_torch
 def test_other_batches_do_not_recompile(device):
     """One graph, forward and backward, serves every batch, height and width when they are dynamic."""
     counter = Counter()
@@ -69,6 +70,7 @@ def test_a_second_batch_size_makes_it_dynamic_for_good(device):
     assert counter.graphs == 2
 
 
+@recent_torch
 def test_inductor_compiles_a_training_step(device):
     compiled = torch.compile(loss, fullgraph=True, dynamic=True)
     check_steps(compiled, [(3, 2, 12, 9), (8, 2, 11, 14)], device)
@@ -102,6 +104,7 @@ def test_warp_affine_compiles_whole(device):
         torch.testing.assert_close(compiled(src, M, (8, size)), warp_affine(src, M, (8, size)))
 
 
+@recent_torch
 def test_warp_affine_is_exported_for_any_batch(device):
     class Module(nn.Module):
         def forward(self, x, M):
@@ -147,6 +150,7 @@ def exported(kind, device):
     return torch.export.export(Warp(kind), problem(kind, 2, 9, device), dynamic_shapes=dynamic)
 
 
+@recent_torch
 @kinds
 def test_gradients_of_every_kind_in_one_graph(kind, device):
     """Batch and height vary; both gradients are those without a compiler."""
@@ -181,6 +185,7 @@ def test_exported_programs_are_saved_and_loaded(device, tmp_path):
     assert torch.equal(loaded(*inputs), Warp(Affine)(*inputs))
 
 
+@recent_torch
 @kinds
 def test_aot_inductor_package(kind, device, tmp_path):
     """A package of machine code, loaded without the Python of the network."""
