@@ -194,11 +194,9 @@ STN_INLINE void load_pixels(const Images<const T>& from, const T* data, int64_t 
   constexpr int lanes = Simd<T>::lanes;
   if (from.channel == 1) {
     for (int k = 0; k < lanes && k < count; ++k) v[k] = load_some<Vec<T>>(data + k * from.pixel, channels);
-    return;
+  } else {
+    load_group(data, from.channel, channels, count, v);
   }
-  for (int c = 0; c < lanes; ++c)
-    v[c] = c < channels ? load_some<Vec<T>>(data + c * from.channel, count) : Vec<T>{};
-  transpose<T>(v);
 }
 
 template <class T>

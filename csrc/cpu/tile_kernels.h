@@ -201,7 +201,7 @@ STN_INLINE void group_moments(const OutTile& t, const T* window, int64_t pitch, 
     for (int64_t k = 0; k < t.columns; k += lanes) {
       const int64_t count = t.columns - k < lanes ? t.columns - k : lanes;
       Vec<T> g[lanes];
-      load_group(grad + r * grad_row + k, grad_channel, count, g);
+      load_group(grad + r * grad_row + k, grad_channel, lanes, count, g);
       for (int64_t lane = 0; lane < count; ++lane) {
         const int64_t at = r * t.columns + k + lane;
         Slopes<T> by = group_slopes(window, pitch, l, at, g[lane]);

@@ -101,7 +101,7 @@ __attribute__((noinline)) void add_group_slopes(const Problem<T>& p, const OutTi
       for (int64_t k = 0; k < t.columns; k += lanes) {
         const int64_t first = r * t.columns + k, count = t.columns - k;
         Vec<T> x[lanes], y[lanes], g[lanes];
-        load_group(grad + c * p.grad.channel + r * p.grad.row + k, p.grad.channel, count, g);
+        load_group(grad + c * p.grad.channel + r * p.grad.row + k, p.grad.channel, lanes, count, g);
         for (int64_t lane = 0; lane < lanes; ++lane) {
           const Slopes<T> by = group_slopes(window.values, w.pitch, s->tile.at, first + lane, g[lane]);
           x[lane] = by.x;

@@ -119,10 +119,12 @@ struct PlaneWindow {
   alignas(64) T values[2 * kWindow + 8 * Simd<T>::lanes];
 };
 
-// The group's channels of the first `count` of a vector of pixels, whose planes begin at `from`.
+// The channels of the first `count` of a vector of pixels, a vector each. from: the first one's first.
 template <class T>
-STN_INLINE void load_group(const T* from, int64_t channel, int64_t count, Vec<T>* v) {
-  for (int64_t c = 0; c < Simd<T>::lanes; ++c) v[c] = load_some<Vec<T>>(from + c * channel, count);
+STN_INLINE void load_group(const T* from, int64_t channel, int64_t channels, int64_t count, Vec<T>* v) {
+  for (int64_t c = 0; c < Simd<T>::lanes; ++c) {
+    v[c] = c < channels ? load_some<Vec<T>>(from + c * channel, count) : Vec<T>{};
+  }
   transpose<T>(v);
 }
 
@@ -143,7 +145,7 @@ STN_INLINE void copy_group(const Problem<T>& p, const Window& w, const T* planes
     const T* from = planes + row * p.input.row + columns.first;
     for (int64_t x = 0; x < columns.count; x += lanes) {
       Vec<T> v[lanes];
-      load_group(from + x, p.input.channel, columns.count - x, v);
+      load_group(from + x, p.input.channel, lanes, columns.count - x, v);
       for (int64_t k = 0; k < lanes; ++k) store(to + (x + k) * lanes, v[k]);
     }
     zero_places(to + columns.count * lanes, (w.columns - columns.skip - columns.count) * lanes);
