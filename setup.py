@@ -78,6 +78,8 @@ def report():
         version = subprocess.check_output([*shlex.split(CXX), "--version"], text=True).splitlines()[0]
     except OSError:
         raise SystemExit(f"stn_ext: no C++ compiler: {CXX!r} does not run; install g++ or set CXX") from None
+    if sys.platform == "linux" and "clang" in version:
+        raise SystemExit(f"stn_ext: expected g++, whose OpenMP is PyTorch's, but CXX is {CXX!r}: {version}")
     print(f"stn_ext: compiler: {version}{', for debugging' if DEBUG else ''}", flush=True)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 import sysconfig
 from pathlib import Path
@@ -133,6 +134,29 @@ def test_architectures_are_those_of_pytorch_that_the_compiler_knows(tmp_path):
     toolkit = cuda_toolkit.check_toolkit(make_toolkit(tmp_path), "13.2")
     served_by_torch = ["sm_75", "sm_80", "sm_90", "sm_120", "compute_120"]
     assert cuda_toolkit.architectures(toolkit, served_by_torch) == "7.5;9.0;12.0+PTX"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere clang is the compiler")
+@pytest.mark.parametrize(
+    "version, message",
+    [
+        (None, "no C++ compiler: '{}' does not run; install g++ or set CXX"),
+        ("Debian clang version 14.0.6", "expected g++, whose OpenMP is PyTorch's, but CXX is '{}': "),
+    ],
+)
+def test_a_compiler_that_cannot_build_it_is_one_line(tmp_path, version, message):
+    compiler = tmp_path / "c++"
+    if version:
+        make_script(compiler, f"echo '{version}'\n")
+    result = subprocess.run(
+        [sys.executable, "setup.py", "-q", "build_ext"],
+        cwd=ROOT,
+        env=os.environ | {"CXX": str(compiler), "STN_EXT_CUDA": "0"},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].startswith(f"stn_ext: {message.format(compiler)}")
 
 
 def make_environment(root, **facts):

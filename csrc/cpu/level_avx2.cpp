@@ -5,12 +5,8 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
-#else
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")
-#endif
 
 #define STN_LEVEL avx2
 #define STN_LEVEL_AVX2  // not __AVX2__, which the pragma does not define in every compiler
@@ -21,9 +17,5 @@ namespace stn::cpu {
 Level avx2_level() { return avx2::level("avx2"); }
 }  // namespace stn::cpu
 
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
 #pragma GCC pop_options
-#endif
 #endif

@@ -5,15 +5,10 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl"))), \
-                             apply_to = function)
-#else
 // GCC 12's own header reads what it calls undefined (its bug 105593).
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")
-#endif
 
 #define STN_LEVEL avx512
 #define STN_LEVEL_AVX512
@@ -24,9 +19,5 @@ namespace stn::cpu {
 Level avx512_level() { return avx512::level("avx512"); }
 }  // namespace stn::cpu
 
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
 #pragma GCC pop_options
-#endif
 #endif

@@ -73,7 +73,7 @@ STN_INLINE P* opaque(P* p) {
 // Loaded once, however often it is used: the compiler would rather read memory twice.
 template <class V>
 STN_INLINE V in_register(V v) {
-#if defined(__x86_64__)
+#if defined(STN_LEVEL_AVX2) || defined(STN_LEVEL_AVX512)  // whose registers hold whole vectors
   __asm__("" : "+v"(v));
 #endif
   return v;
