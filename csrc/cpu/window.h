@@ -84,33 +84,45 @@ STN_INLINE void zero_places(T* to, int64_t values) {
   for (int64_t x = 0; x < values; x += Simd<T>::lanes) store(to + x, Vec<T>{});
 }
 
+// `count` pixels of two rows, of which one may be zeros, alternating; and zeros behind them: the two places
+// that a window may hold, perhaps in a vector of their own.
+template <bool above, bool below, class T>
+STN_INLINE void interleave(const T* upper, const T* lower, int64_t count, T* to) {
+  constexpr int64_t lanes = Simd<T>::lanes;
+  int64_t x = 0;
+  for (; x + lanes <= count; x += lanes) {
+    store_alternating<T>(to + 2 * x, above ? load<Vec<T>>(upper + x) : Vec<T>{},
+                         below ? load<Vec<T>>(lower + x) : Vec<T>{});
+  }
+  const int64_t rest = count - x;
+  store_alternating<T>(to + 2 * x, above ? load_some<Vec<T>>(upper + x, rest) : Vec<T>{},
+                       below ? load_some<Vec<T>>(lower + x, rest) : Vec<T>{});
+  if (rest + 2 > lanes) store_alternating<T>(to + 2 * (x + lanes), Vec<T>{}, Vec<T>{});
+}
+
 // One channel's window: in each place a pixel and the one below it. A row's last vectors reach into the next
 // one, which is written after it.
 template <class T>
 STN_INLINE void copy_plane(const Problem<T>& p, const Window& w, const T* plane, T* window) {
-  constexpr int64_t lanes = Simd<T>::lanes;
   const Columns columns(p, w);
-  const int64_t count = columns.count;
-  const auto row_of = [&](int64_t y) STN_LAMBDA { return plane + y * p.input.row + columns.first; };
+  const int64_t count = columns.count, last = p.stored_height - 1;
   for (int64_t y = 0; y + 1 < w.rows; ++y) {
-    T* to = window + 2 * y * w.pitch;
     const int64_t row = w.top + y;
-    const bool above = row >= 0 && row < p.stored_height, below = row + 1 >= 0 && row + 1 < p.stored_height;
-    if (count <= 0 || !(above || below)) {
+    T* to = window + 2 * y * w.pitch;
+    if (count <= 0 || row < -1 || row > last) {
       zero_places(to, 2 * w.pitch);
       continue;
     }
-    if (columns.skip > 0) zero_places(to, 2 * lanes);
+    if (columns.skip > 0) zero_places(to, 2 * Simd<T>::lanes);
     to += 2 * columns.skip;
-    const T *upper = row_of(above ? row : row + 1), *lower = row_of(below ? row + 1 : row);
-    const auto put = [&](int64_t x, Vec<T> u, Vec<T> l) STN_LAMBDA {
-      store_alternating<T>(to + 2 * x, above ? u : Vec<T>{}, below ? l : Vec<T>{});
-    };
-    int64_t x = 0;
-    for (; x + lanes <= count; x += lanes) put(x, load<Vec<T>>(upper + x), load<Vec<T>>(lower + x));
-    // Zeros from the row's end on: the two that a window may hold, perhaps in a vector of their own.
-    put(x, load_some<Vec<T>>(upper + x, count - x), load_some<Vec<T>>(lower + x, count - x));
-    if (x + lanes < count + 2) store_alternating<T>(to + 2 * (x + lanes), Vec<T>{}, Vec<T>{});
+    const T *upper = plane + row * p.input.row + columns.first, *lower = upper + p.input.row;
+    if (row >= 0 && row < last) {
+      interleave<true, true>(upper, lower, count, to);
+    } else if (row < 0) {
+      interleave<false, true>(upper, lower, count, to);
+    } else {
+      interleave<true, false>(upper, lower, count, to);
+    }
   }
 }
 
