@@ -1,6 +1,6 @@
-// Bilinear sampling of planes through any map, and theta's gradient, by windows (window.h): where
-// a tile's pixels fall comes first, for it shows what they need of the input. Included by level sources only;
-// see kernels.h.
+// Bilinear sampling of planes through any map, and theta's gradient, by windows (window.h): where a tile's
+// pixels fall comes first, for it shows what they need of the input. Included by level sources only; see
+// kernels.h.
 #pragma once
 
 #include "warp_gradient.h"
