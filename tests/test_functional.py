@@ -180,6 +180,24 @@ def test_pixels_that_take_no_part_do_not_spread(device):
     assert 0 < (~y.isfinite()).sum() < 150
 
 
+@pytest.mark.parametrize("channels", (1, 3, 20))
+def test_a_gradient_that_is_nan_reaches_the_pixels_under_it_alone(device, channels):
+    """Not those of other channels and images, nor those that are computed next."""
+    shape = 3, channels, 70, 140
+    theta = rotation(17, 1.1, (0.05, -0.02)).float().expand(3, 2, 3).to(device)
+
+    def gradient(grad):
+        x = torch.zeros(shape, device=device, requires_grad=True)
+        return torch.autograd.grad(affine_sample(x, theta), x, grad)[0]
+
+    grad = torch.zeros(shape, device=device)
+    for place in ((0, 0, 35, 62), (1, channels - 1, 68, 20), (2, channels // 2, 2, 100)):
+        grad[place] = 1
+    under = gradient(grad) != 0
+    assert under.flatten(1).any(1).all()
+    assert torch.equal(gradient(torch.where(grad == 1, torch.nan, 0)).isnan(), under)
+
+
 def test_zero_outside_everywhere_without_reading(device):
     x = torch.full((1, 1, 6, 6), torch.nan, device=device)
     theta = rotation(0, 1.0, (5.0, 0.0)).float().to(device)

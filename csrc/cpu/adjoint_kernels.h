@@ -137,13 +137,15 @@ struct Deposits {
 };
 
 constexpr int64_t kSteps = 256;  // output rows and columns that are prepared at a time
+// Which of so few pixels of a row touch a tile takes longer to tell than to try them all.
+constexpr int64_t kShortRow = 48;
 
 template <class T>
 struct TileFrame {
   const Tile& tile;
   int64_t pitch;  // cells in a row
 
-  STN_INLINE explicit TileFrame(const Tile& t) : tile(t), pitch(t.width + 3) {}
+  STN_INLINE TileFrame(const Tile& t, int64_t cells) : tile(t), pitch(cells) {}
   STN_INLINE int64_t rows() const { return tile.height + 3; }
 };
 
@@ -250,9 +252,11 @@ STN_INLINE void for_copy_deposits(const Geometry<T>& g, const TileFrame<T>& t, c
       column_y.fill(my.x * from, my.x, padded<T>(right - left), 0);
       for (int64_t i = top; i < bottom; ++i) {
         double low = static_cast<double>(left), high = static_cast<double>(right - 1);
-        cross_x.narrow(mx.row(i), &low, &high);
-        cross_y.narrow(my.row(i), &low, &high);
-        if (!(low < high + 1)) continue;
+        if (right - left > kShortRow) {
+          cross_x.narrow(mx.row(i), &low, &high);
+          cross_y.narrow(my.row(i), &low, &high);
+          if (!(low < high + 1)) continue;
+        }
         const int64_t begin = static_cast<int64_t>(low) / lanes * lanes, end = static_cast<int64_t>(high) + 1;
         const RowSteps<T> row_steps{Vec<T>{} + row_x.whole[i - top], Vec<T>{} + row_x.frac[i - top],
                                     Vec<T>{} + row_y.whole[i - top], Vec<T>{} + row_y.frac[i - top]};
@@ -304,7 +308,8 @@ struct Queue {
 };
 
 // To add to four pixels in memory is slow; so the four products go, as one vector, into their cell, and each
-// pixel then collects from the four cells that it belongs to.
+// pixel then collects from the four cells that it belongs to. The tile's first pixel lies where vectors are
+// aligned: two places before a row's cells there is nothing.
 template <int channels, class T>
 struct QuadCells : TileFrame<T> {
   const Images<T>& to;
@@ -313,13 +318,11 @@ struct QuadCells : TileFrame<T> {
   int64_t plane;  // elements of a channel
 
   STN_INLINE QuadCells(const Tile& t, const Images<T>& images, T* first, T* scratch)
-      : TileFrame<T>(t), to(images), out(first), cells(scratch) {
+      : TileFrame<T>(t, (t.width + 8) / 4 * 4), to(images), out(first), cells(scratch + 8) {
     plane = 4 * this->pitch * this->rows();
   }
 
-  STN_INLINE void clear() const {
-    __builtin_memset(cells, 0, sizeof(T) * static_cast<size_t>(channels * plane));
-  }
+  STN_INLINE void begin() const {}  // all cells are 0, as `collect` leaves them
 
   STN_INLINE void add(const Queue<channels, T>& q) const {
     typedef typename Quad<T>::V V;
@@ -347,8 +350,16 @@ struct QuadCells : TileFrame<T> {
         T* row = out + c * to.channel + y * to.row;
         collect_row<T>(here, here - 4 * this->pitch, direct ? row : spare, width);
         if (!direct) put_row(spare, width, to.pixel, row);
+        clear_row(c, y + 1);  // while it is in the cache
       }
+      clear_row(c, 0);
+      clear_row(c, this->tile.height + 1);
+      clear_row(c, this->tile.height + 2);
     }
+  }
+
+  STN_INLINE void clear_row(int c, int64_t y) const {
+    store_zeros(cells + c * plane + 4 * (y * this->pitch - 2), 4 * this->pitch);
   }
 
   // Streamed where pixels lie side by side.
@@ -367,9 +378,9 @@ struct SparseCells : TileFrame<T> {
   T* out;
 
   STN_INLINE SparseCells(const Tile& t, const Images<T>& images, T* first, T*)
-      : TileFrame<T>(t), to(images), out(first) {}
+      : TileFrame<T>(t, t.width + 3), to(images), out(first) {}
 
-  STN_INLINE void clear() const {
+  STN_INLINE void begin() const {
     for (int c = 0; c < channels; ++c) {
       for (int64_t y = 0; y < this->tile.height; ++y) {
         T* row = out + c * to.channel + y * to.row;
@@ -405,7 +416,7 @@ STN_INLINE void adjoint_to(const Problem<T>& p, const Source& source, int64_t im
   const Images<T>& to = p.grad_input;
   T* first = to.data + image * to.batch + c * to.channel + tile.top * to.row + tile.left * to.pixel;
   const Cells<channels, T> cells(tile, to, first, scratch);
-  cells.clear();
+  cells.begin();
   Queue<channels, T> queue;
   const auto enqueue = [&](const Deposits<T>& d, int64_t n, int64_t i, int64_t j) STN_LAMBDA {
     const T* from = p.grad.data + n * p.grad.batch + c * p.grad.channel + i * p.grad.row + j * p.grad.pixel;

@@ -185,7 +185,7 @@ void adjoint_tiles(const Problem<T>& p, const Sharing& sharing) {
   const int64_t values = ceil_div(pixels * groups.size, tiles);
   const int64_t grain = std::max<int64_t>(1, kGrain / values);
   at::parallel_for(0, sharing.images() * groups.count * tiles, grain, [&](int64_t begin, int64_t end) {
-    const Scratch<T> scratch(groups.scratch);
+    const Scratch<T> scratch = zero_scratch<T>(groups.scratch);
     for (int64_t u = begin; u < end; ++u) {
       const int64_t n = u / tiles / groups.count, c = u / tiles % groups.count * groups.size;
       const int64_t y = u % tiles / across.count, x = u % across.count;

@@ -92,7 +92,7 @@ struct Kernels {
   void (*moments)(const Problem<T>&, int64_t n, int64_t c, int64_t channels, int64_t begin, int64_t end,
                   double* sums);
   // grad_input of one tile of up to kQuadChannels channels from c on, of an image and its readers; any
-  // layout. scratch: quad_scratch(channels) values.
+  // layout. scratch: quad_scratch(channels) zeros, which it leaves zeros.
   void (*adjoint)(const Problem<T>&, int64_t image, const Readers&, int64_t c, int64_t channels, const Tile&,
                   T* scratch);
 
@@ -101,7 +101,7 @@ struct Kernels {
   void (*moments_channels_last)(const Problem<T>&, int64_t n, int64_t begin, int64_t end, const T* zeros,
                                 double* sums);
 
-  // Up to `group` channels; any layout. scratch: as many values for each of kTileCells.
+  // Up to `group` channels; any layout. scratch: as many zeros for each of kTileCells.
   void (*adjoint_group)(const Problem<T>&, int64_t image, const Readers&, int64_t c, int64_t channels,
                         const Tile&, T* scratch);
 
@@ -119,8 +119,8 @@ struct Kernels {
 // Whether so few output pixels fall on the input that what they add is written where it belongs at once.
 STN_INLINE bool is_sparse(const Frame& f) { return f.height * f.width >= 8 * f.out_height * f.out_width; }
 
-// With the ring, and what the ring's last cell adds to below it and to its right.
-constexpr int64_t kTileCells = (kTile + 3) * (kTile + 4) + 16;
+// With the ring, what the ring's last cell adds to below it and to its right, and what aligns rows.
+constexpr int64_t kTileCells = (kTile + 3) * (kTile + 8) + 16;
 // For `channels` channels: four values a cell, and what vectors may read behind them.
 STN_INLINE int64_t quad_scratch(int64_t channels) { return channels * 4 * kTileCells + 64; }
 

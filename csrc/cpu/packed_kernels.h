@@ -154,39 +154,6 @@ void moments_channels_last(const Problem<T>& p, int64_t n, int64_t begin, int64_
 
 // ---- adjoint ----
 
-// A tile's pixels and the ring around them, with a vector of channels each, to which output pixels add.
-template <class T>
-struct PackedCells : TileFrame<T> {
-  T* cells;
-
-  STN_INLINE PackedCells(const Tile& t, T* scratch) : TileFrame<T>(t), cells(scratch) {}
-
-  STN_INLINE void clear() const {
-    __builtin_memset(cells, 0,
-                     sizeof(T) * static_cast<size_t>((this->rows() + 1) * this->pitch * Simd<T>::lanes));
-  }
-
-  // `count` of a vector of pixels; g[k] are pixel k's channels.
-  STN_INLINE void add(const Deposits<T>& d, const Vec<T>* g, int64_t count) const {
-    constexpr int lanes = Simd<T>::lanes;
-    alignas(64) int32_t cell[lanes];
-    alignas(64) T w00[lanes], w01[lanes], w10[lanes], w11[lanes];
-    store(cell, d.cell);
-    store(w00, d.w00);
-    store(w01, d.w01);
-    store(w10, d.w10);
-    store(w11, d.w11);
-    for (int k = 0; k < lanes && k < count; ++k) {
-      T* upper = cells + static_cast<int64_t>(cell[k]) * lanes;
-      T* lower = upper + this->pitch * lanes;
-      store(upper, load<Vec<T>>(upper) + w00[k] * g[k]);
-      store(upper + lanes, load<Vec<T>>(upper + lanes) + w01[k] * g[k]);
-      store(lower, load<Vec<T>>(lower) + w10[k] * g[k]);
-      store(lower + lanes, load<Vec<T>>(lower + lanes) + w11[k] * g[k]);
-    }
-  }
-};
-
 // The first `count` pixels' channels, a vector each.
 template <class T>
 STN_INLINE void load_pixels(const Images<const T>& from, const T* data, int64_t channels, int64_t count,
@@ -210,6 +177,58 @@ STN_INLINE void store_pixels(const Images<T>& to, T* data, int64_t channels, int
   for (int c = 0; c < lanes && c < channels; ++c) store_some(data + c * to.channel, v[c], count);
 }
 
+// A tile's pixels and the ring around them, with a vector of channels each, to which output pixels add.
+template <class T>
+struct PackedCells : TileFrame<T> {
+  T* cells;
+
+  STN_INLINE PackedCells(const Tile& t, T* scratch) : TileFrame<T>(t, t.width + 4), cells(scratch) {}
+
+  STN_INLINE T* row(int64_t y) const { return cells + y * this->pitch * Simd<T>::lanes; }
+
+  // `count` of a vector of pixels; g[k] are pixel k's channels.
+  STN_INLINE void add(const Deposits<T>& d, const Vec<T>* g, int64_t count) const {
+    constexpr int lanes = Simd<T>::lanes;
+    alignas(64) int32_t cell[lanes];
+    alignas(64) T w00[lanes], w01[lanes], w10[lanes], w11[lanes];
+    store(cell, d.cell);
+    store(w00, d.w00);
+    store(w01, d.w01);
+    store(w10, d.w10);
+    store(w11, d.w11);
+    for (int k = 0; k < lanes && k < count; ++k) {
+      T* upper = cells + static_cast<int64_t>(cell[k]) * lanes;
+      T* lower = upper + this->pitch * lanes;
+      store(upper, load<Vec<T>>(upper) + w00[k] * g[k]);
+      store(upper + lanes, load<Vec<T>>(upper + lanes) + w01[k] * g[k]);
+      store(lower, load<Vec<T>>(lower) + w10[k] * g[k]);
+      store(lower + lanes, load<Vec<T>>(lower + lanes) + w11[k] * g[k]);
+    }
+  }
+
+  // To channels [c, c + channels) of an image. All cells are 0 then, as they were before.
+  STN_INLINE void collect(const Images<T>& to, int64_t image, int64_t c, int64_t channels) const {
+    constexpr int lanes = Simd<T>::lanes;
+    const Tile& t = this->tile;
+    T* out = to.data + image * to.batch + c * to.channel + t.top * to.row + t.left * to.pixel;
+    for (int64_t y = 0; y < t.height; ++y) {
+      T* from = row(y + 2);
+      for (int64_t x = 0; x < t.width; x += lanes) {
+        Vec<T> v[lanes];
+        for (int k = 0; k < lanes; ++k) v[k] = load<Vec<T>>(from + (x + 2 + k) * lanes);
+        store_pixels(to, out + y * to.row + x * to.pixel, channels, t.width - x, v);
+      }
+      clear_row(y + 2);  // while it is in the cache
+    }
+    for (int64_t y = 0; y < 2; ++y) {
+      clear_row(y);
+      clear_row(t.height + 2 + y);
+    }
+  }
+
+  STN_INLINE void clear_row(int64_t y) const { store_zeros(row(y), this->pitch * Simd<T>::lanes); }
+};
+
 // Up to a vector of channels from c on, of one tile; in planes or channels last. source: as for adjoint_to.
 template <class T, class Source>
 STN_INLINE void adjoint_vectors(const Problem<T>& p, const Source& source, int64_t image,
@@ -219,22 +238,13 @@ STN_INLINE void adjoint_vectors(const Problem<T>& p, const Source& source, int64
   const PackedCells<T> cells(tile, scratch);
   const T* grad = p.grad.data + c * p.grad.channel;
   Vec<T> v[lanes] = {};
-  cells.clear();
   const auto add = [&](const Deposits<T>& d, int64_t n, int64_t i, int64_t j) STN_LAMBDA {
     const int64_t count = p.frame.out_width - j;
     load_pixels(p.grad, grad + n * p.grad.batch + i * p.grad.row + j * p.grad.pixel, channels, count, v);
     cells.add(d, v, count);
   };
   for_deposits(source, readers, cells, add);
-  const Images<T>& to = p.grad_input;
-  T* out = to.data + image * to.batch + c * to.channel + tile.top * to.row + tile.left * to.pixel;
-  for (int64_t y = 0; y < tile.height; ++y) {
-    const T* from = cells.cells + ((y + 2) * cells.pitch + 2) * lanes;
-    for (int64_t x = 0; x < tile.width; x += lanes) {
-      for (int k = 0; k < lanes; ++k) v[k] = load<Vec<T>>(from + (x + k) * lanes);
-      store_pixels(to, out + y * to.row + x * to.pixel, channels, tile.width - x, v);
-    }
-  }
+  cells.collect(p.grad_input, image, c, channels);
 }
 
 template <class T>

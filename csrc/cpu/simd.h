@@ -112,6 +112,12 @@ STN_INLINE void store_strided(T* p, Vec<T> v, int64_t stride, int64_t count) {
   for (int k = 0; k < Simd<T>::lanes && k < count; ++k) p[k * stride] = v[k];
 }
 
+// So many, in whole vectors.
+template <class T>
+STN_INLINE void store_zeros(T* to, int64_t values) {
+  for (int64_t x = 0; x < values; x += Simd<T>::lanes) store(to + x, Vec<T>{});
+}
+
 // 0, 1, 2, ...
 template <class T>
 STN_INLINE Vec<T> lane_numbers() {

@@ -35,6 +35,13 @@ class Scratch {
   T* values_;
 };
 
+template <class T>
+Scratch<T> zero_scratch(int64_t values) {
+  Scratch<T> scratch(values);
+  std::fill_n(scratch.get(), values, T(0));
+  return scratch;
+}
+
 // Whether to write images past the caches: a large result would only drive other data out of them.
 template <class T>
 bool streams(const at::Tensor& t, const Images<T>& to) {

@@ -106,7 +106,7 @@ void adjoint_tiles(const Warp<T>& w, const Sharing& sharing) {
   const int64_t values = ceil_div(std::max(pixels, out_pixels) * images * groups.size, tiles);
   const int64_t grain = std::max<int64_t>(1, kGrain / 4 / values);
   at::parallel_for(0, parts * groups.count * tiles, grain, [&](int64_t begin, int64_t end) {
-    const Scratch<T> scratch(groups.scratch);
+    const Scratch<T> scratch = zero_scratch<T>(groups.scratch);
     const Scratch<T> radial(radial_slots(w) * radial_values(w));
     for (int64_t u = begin; u < end; ++u) {
       const int64_t image = u / tiles / groups.count * images, c = u / tiles % groups.count * groups.size;

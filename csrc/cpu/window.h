@@ -79,11 +79,6 @@ struct Columns {
   }
 };
 
-template <class T>
-STN_INLINE void zero_places(T* to, int64_t values) {
-  for (int64_t x = 0; x < values; x += Simd<T>::lanes) store(to + x, Vec<T>{});
-}
-
 // `count` pixels of two rows, of which one may be zeros, alternating; and zeros behind them: the two places
 // that a window may hold, perhaps in a vector of their own.
 template <bool above, bool below, class T>
@@ -110,10 +105,10 @@ STN_INLINE void copy_plane(const Problem<T>& p, const Window& w, const T* plane,
     const int64_t row = w.top + y;
     T* to = window + 2 * y * w.pitch;
     if (count <= 0 || row < -1 || row > last) {
-      zero_places(to, 2 * w.pitch);
+      store_zeros(to, 2 * w.pitch);
       continue;
     }
-    if (columns.skip > 0) zero_places(to, 2 * Simd<T>::lanes);
+    if (columns.skip > 0) store_zeros(to, 2 * Simd<T>::lanes);
     to += 2 * columns.skip;
     const T *upper = plane + row * p.input.row + columns.first, *lower = upper + p.input.row;
     if (row >= 0 && row < last) {
@@ -149,10 +144,10 @@ STN_INLINE void copy_group(const Problem<T>& p, const Window& w, const T* planes
     T* to = window + y * w.pitch * lanes;
     const int64_t row = w.top + y;
     if (columns.count <= 0 || row < 0 || row >= p.stored_height) {
-      zero_places(to, w.columns * lanes);
+      store_zeros(to, w.columns * lanes);
       continue;
     }
-    zero_places(to, columns.skip * lanes);
+    store_zeros(to, columns.skip * lanes);
     to += columns.skip * lanes;
     const T* from = planes + row * p.input.row + columns.first;
     for (int64_t x = 0; x < columns.count; x += lanes) {
@@ -160,7 +155,7 @@ STN_INLINE void copy_group(const Problem<T>& p, const Window& w, const T* planes
       load_group(from + x, p.input.channel, lanes, columns.count - x, v);
       for (int64_t k = 0; k < lanes; ++k) store(to + (x + k) * lanes, v[k]);
     }
-    zero_places(to + columns.count * lanes, (w.columns - columns.skip - columns.count) * lanes);
+    store_zeros(to + columns.count * lanes, (w.columns - columns.skip - columns.count) * lanes);
   }
 }
 

@@ -44,6 +44,22 @@ struct Buffer {
   T* get() { return data.get(); }
 };
 
+// Zeros, which must be zeros at the end too.
+template <class T>
+struct Zeros : Buffer<T> {
+  int64_t count;
+
+  explicit Zeros(int64_t n) : Buffer<T>(n, false), count(n) { std::fill_n(this->get(), n, T(0)); }
+  ~Zeros() {
+    for (int64_t k = 0; k < count; ++k) {
+      if (this->get()[k] == 0) continue;
+      std::fprintf(stderr, "scratch: element %lld of %lld is not 0\n", static_cast<long long>(k),
+                   static_cast<long long>(count));
+      std::exit(1);
+    }
+  }
+};
+
 template <class T, class F>
 void for_tiles(const stn::Problem<T>& p, const F& f) {
   constexpr int64_t size = stn::cpu::kTile;
@@ -75,8 +91,8 @@ void run_rows(const Kernels<T>& kernels, const stn::Problem<T>& p, int64_t n, bo
 // The kernels that take tiles of the input.
 template <class T>
 void run_tiles(const Kernels<T>& kernels, const stn::Problem<T>& p, int64_t n) {
-  Buffer<T> cells(kernels.group * stn::cpu::kTileCells, false),
-      quads(stn::cpu::quad_scratch(stn::cpu::kQuadChannels), false);
+  Zeros<T> cells(kernels.group * stn::cpu::kTileCells),
+      quads(stn::cpu::quad_scratch(stn::cpu::kQuadChannels));
   const stn::cpu::Readers readers{&n, &n + 1};
   for (int64_t c = 0; c < p.channels; c += kernels.group) {
     const int64_t channels = std::min(kernels.group, p.channels - c);
@@ -139,7 +155,7 @@ void run_warp_adjoint(const Kernels<T>& kernels, const stn::cpu::Warp<T>& w, con
   const bool planar = stn::cpu::is_planar(w);
   const int64_t most = planar ? stn::cpu::kTile : 1 << 30, group = integer(0, 1) ? kernels.group : 4;
   Buffer<T> radial(stn::cpu::radial_slots(w) * stn::cpu::radial_values(w), false);
-  Buffer<T> scratch(std::max(kernels.group * stn::cpu::kTileCells, stn::cpu::quad_scratch(4)), false);
+  Zeros<T> scratch(std::max(kernels.group * stn::cpu::kTileCells, stn::cpu::quad_scratch(4)));
   int64_t size[stn::kMaxAxes];
   for (int d = 0; d < stn::kMaxAxes; ++d) size[d] = std::min<int64_t>(most, integer(1, 64));
   for (int64_t x = 0; x < w.in[0]; x += size[0]) {
