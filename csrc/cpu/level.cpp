@@ -36,8 +36,9 @@ Level choose() {
     if (std::string(wanted) == level.name) return level;
     names += (names.empty() ? "" : ", ") + std::string(level.name);
   }
-  TORCH_CHECK_VALUE(false, "STN_EXT_CPU_LEVEL: expected one of this processor's levels (", names,
-                    "), but got ", wanted);
+  // Not TORCH_CHECK_VALUE: unoptimised, it looks as if it could return.
+  C10_THROW_ERROR(ValueError, c10::str("STN_EXT_CPU_LEVEL: expected one of this processor's levels (", names,
+                                       "), but got ", wanted));
 }
 
 }  // namespace
