@@ -9,7 +9,7 @@ import tempfile
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -97,7 +97,7 @@ def launch(work: Callable[[Namespace, Process], None], args: Namespace) -> None:
         _join(
             work, args, Process(choose_devices(args.gpu_ids, on_this_machine)[local], rank, world), "env://"
         )
-        return
+        _end(0)
     devices = choose_devices(args.gpu_ids)
     if len(devices) == 1 or args.mode == "test":
         work(args, Process(devices[0]))
@@ -164,9 +164,16 @@ def _child(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which passes it on
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     process = Process(devices[rank], rank, len(devices))
-    code = guarded(lambda: _join(work, args, process, init_method), quiet=not process.is_main)
-    if code == 130:
-        # Not by way of the process group's destructor, which may wait for the others.
-        sys.stdout.flush()
-        os._exit(code)
-    sys.exit(code)
+    _end(guarded(lambda: _join(work, args, process, init_method), quiet=not process.is_main))
+
+
+def _end(code: int) -> NoReturn:
+    """Ends this process at once.
+
+    Not by way of the interpreter's finalisation: threads of the process group outlive it, and one that lets
+    go of a tensor then aborts (github.com/pytorch/pytorch/pull/179291); after Ctrl-C its destructor may wait
+    for the others.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

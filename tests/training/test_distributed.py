@@ -50,6 +50,20 @@ def test_processes_with_uneven_shares_take_the_steps_of_one(squares, tmp_path):
     torch.testing.assert_close(many, one, rtol=1e-4, atol=1e-6)
 
 
+class AbortsWhenFinalised:
+    def __del__(self, abort=os.abort):  # globals are gone by then
+        abort()
+
+
+def leave_an_abort_behind(args: Namespace, process: Process) -> None:
+    sys.last_to_go = AbortsWhenFinalised()
+
+
+def test_finished_processes_do_not_abort_in_their_finalisation():
+    """As they may where a thread of the process group still holds a tensor."""
+    distributed._spawn(leave_an_abort_behind, Namespace(), [CPU] * 2)
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     root = tmp_path_factory.mktemp("torchrun")
