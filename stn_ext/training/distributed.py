@@ -84,7 +84,7 @@ class Process:
 def launch(work: Callable[[Namespace, Process], None], args: Namespace) -> None:
     """Runs ``work`` in this process, or with one process for each of several GPUs.
 
-    Under torchrun the processes exist already; each joins the others.
+    Under torchrun the processes exist already; each joins the others, and ends here.
 
     Raises:
         UserError: a GPU that is not there.
@@ -97,7 +97,6 @@ def launch(work: Callable[[Namespace, Process], None], args: Namespace) -> None:
         _join(
             work, args, Process(choose_devices(args.gpu_ids, on_this_machine)[local], rank, world), "env://"
         )
-        _end(0)
     devices = choose_devices(args.gpu_ids)
     if len(devices) == 1 or args.mode == "test":
         work(args, Process(devices[0]))
@@ -123,13 +122,26 @@ def choose_devices(gpu_ids: list[int] | None, processes: int | None = None) -> l
 
 def _join(
     work: Callable[[Namespace, Process], None], args: Namespace, process: Process, init_method: str
-) -> None:
-    if process.device.type == "cuda":
-        torch.cuda.set_device(process.device)
-    backend = "nccl" if process.device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, init_method, rank=process.rank, world_size=process.world)
-    work(args, process)
-    dist.destroy_process_group()
+) -> NoReturn:
+    """Works together with the other processes, and ends this one.
+
+    Not by way of the interpreter's finalisation: threads of the process group outlive it, and one that lets
+    go of a tensor then aborts (github.com/pytorch/pytorch/pull/179291); after Ctrl-C its destructor may wait
+    for the others.
+    """
+
+    def together() -> None:
+        if process.device.type == "cuda":
+            torch.cuda.set_device(process.device)
+        backend = "nccl" if process.device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, init_method, rank=process.rank, world_size=process.world)
+        work(args, process)
+        dist.destroy_process_group()
+
+    code = guarded(together, quiet=not process.is_main)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _spawn(work: Callable[[Namespace, Process], None], args: Namespace, devices: list[torch.device]) -> None:
@@ -164,16 +176,4 @@ def _child(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which passes it on
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     process = Process(devices[rank], rank, len(devices))
-    _end(guarded(lambda: _join(work, args, process, init_method), quiet=not process.is_main))
-
-
-def _end(code: int) -> NoReturn:
-    """Ends this process at once.
-
-    Not by way of the interpreter's finalisation: threads of the process group outlive it, and one that lets
-    go of a tensor then aborts (github.com/pytorch/pytorch/pull/179291); after Ctrl-C its destructor may wait
-    for the others.
-    """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    _join(work, args, process, init_method)
