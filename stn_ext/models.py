@@ -7,6 +7,7 @@ from the images' shape: nothing here is fixed to 28 x 28 pixels, one channel or 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
@@ -213,12 +214,16 @@ def create_localiser(net: str, shape: Shape, *, size: tuple[int, int], width: in
 
 
 class RandomEncoder(nn.Module):
-    """Two convolutions with random weights, averaged over all places, at a length of three.
+    """Two convolutions with random weights: their average over all places and, for less, each place's own.
 
     Averages make a digit look alike wherever it stands in a window, so that windows that hold but a part
-    of it are drawn to it; the common length makes a thin digit count as much as a thick one, and is long
-    enough beside a margin of 1. Background is 0.
+    of it are drawn to it. By averages alone, windows beside the digits end up as good as those on them: they
+    differ from a random window that holds the digit too only by cutting it. The places tell those two apart;
+    more of them, and windows of background are as like as can be. Both have a common length, which makes a
+    thin digit count as much as a thick one, and is long enough beside a margin of 1. Background is 0.
     """
+
+    LENGTH, PLACES = 3.0, 0.3  # of an embedding, and the places' share of its square
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
@@ -227,13 +232,19 @@ class RandomEncoder(nn.Module):
             convolution = nn.Conv2d(inputs, outputs, 5, bias=False)
             nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
             layers += [convolution, nn.ReLU(), nn.MaxPool2d(2)]
-        layers[-1] = nn.AdaptiveAvgPool2d(1)
-        self.layers = nn.Sequential(*layers, nn.Flatten())
+        self.layers = nn.Sequential(*layers[:-1])
 
     def forward(self, x: Tensor) -> Tensor:
-        """Embeddings (N, 2 * width) of windows x (N, C, H, W)."""
-        means = self.layers(x)
-        return 3 * means / (means.norm(dim=1, keepdim=True) + 0.01)
+        """Embeddings (N, E) of windows x (N, C, H, W)."""
+        features = self.layers(x)
+        parts = []
+        for values, share in (
+            (features.mean((2, 3)), 1 - self.PLACES),
+            (features.flatten(1) / math.prod(features.shape[2:]) ** 0.5, self.PLACES),
+        ):
+            length = values.norm(dim=1, keepdim=True) + 0.01
+            parts.append(self.LENGTH * share**0.5 * values / length)
+        return torch.cat(parts, 1)
 
 
 def num_parameters(model: nn.Module) -> int:

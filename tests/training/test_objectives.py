@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from stn_ext.models import Located, create_localiser
+from stn_ext.models import Located, RandomEncoder, create_localiser
 from stn_ext.training import datasets, engine
 from stn_ext.training.data import Normalisation
 from stn_ext.training.distributed import Process
@@ -87,6 +87,23 @@ def test_windows_come_to_lie_on_digits_without_a_label():
     after = engine.evaluate(model, images[:300], normalisation, alone)
     assert after.loss < before.loss / 2
     assert before.accuracy < 0.1 and after.accuracy > 2 * before.accuracy, (before, after)
+
+
+def test_embeddings_tell_parts_from_background_and_places_apart():
+    torch.manual_seed(0)
+    x = torch.zeros(5, 1, 28, 28)
+    x[0, :, 8:20, 8:20] = 1
+    x[1] = 3 * x[0]
+    x[2] = x[0].roll(6, 2)
+    x[3] = x[0].roll(14, 2) * (torch.arange(28) > 14)  # cut by the right border
+    with torch.no_grad():
+        whole, thick, moved, part, background = RandomEncoder(1, 16)(x)
+    assert background.abs().max() == 0
+    # The same but for the 0.01 that keeps background from dividing by 0.
+    torch.testing.assert_close(thick, whole, rtol=0.05, atol=0.01)
+    assert whole.norm().item() == pytest.approx(3, rel=0.05)
+    distance = [(other - whole).square().sum().item() for other in (moved, part, background)]
+    assert 0.5 < distance[0] < distance[1] < distance[2], distance
 
 
 def test_random_windows_lie_inside_and_stay_in_evaluation():
