@@ -223,7 +223,7 @@ class RandomEncoder(nn.Module):
     thin digit count as much as a thick one, and is long enough beside a margin of 1. Background is 0.
     """
 
-    LENGTH, PLACES = 3.0, 0.3  # of an embedding, and the places' share of its square
+    LENGTH, PLACES = 3.0, 0.2  # of an embedding, and the places' share of its square
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
