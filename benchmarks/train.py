@@ -53,7 +53,7 @@ class TwoOperators(nn.Module):
         self.localization, self.transform = transformer.localization, transformer.transform
 
     def forward(self, x: Tensor) -> Tensor:
-        theta = self.transform.theta(self.localization(x))
+        theta = self.transform(self.localization(x))
         grid = F.affine_grid(theta, list(x.shape), align_corners=False)
         return F.grid_sample(x, grid, align_corners=False)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
 
 from . import autograd
 from .units import to_normalised as units_to_normalised
@@ -15,7 +17,24 @@ __all__ = ["affine_sample", "projective_sample", "thin_plate_spline_sample"]
 
 NATIVE = (torch.float32, torch.float64)
 
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
+
+def overridable(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """Leaves a call to what stands for a tensor in it, such as torch.fx's proxies: PyTorch's own protocol."""
+
+    @functools.wraps(function)
+    def call(*args: Parameters.args, **options: Parameters.kwargs) -> Result:
+        given = (*args, *options.values())
+        if has_torch_function(given):
+            return handle_torch_function(call, given, *args, **options)
+        return function(*args, **options)
+
+    return call
+
+
+@overridable
 def affine_sample(
     input: Tensor,
     theta: Tensor,
@@ -80,6 +99,7 @@ def affine_sample(
     return _warp("affine_sample", input, theta, None, size, mode, padding_mode, align_corners, fill, index)
 
 
+@overridable
 def projective_sample(
     input: Tensor,
     theta: Tensor,
@@ -123,6 +143,7 @@ def projective_sample(
     )
 
 
+@overridable
 def thin_plate_spline_sample(
     input: Tensor,
     theta: Tensor,

@@ -6,12 +6,15 @@ so on an image that is not square an angle is one of the normalised square, not 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import inspect
+import operator
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from . import functional
 
@@ -21,27 +24,73 @@ __all__ = ["TRANSFORMS", "ThinPlateSpline", "Transform", "create"]
 class Transform(nn.Module):
     """A named family of maps.
 
-    Called with parameters (N, P) of a floating dtype, it returns theta, of the same dtype and device;
-    ``identity`` holds the P parameters at which theta is the identity, and ``sample(input, theta, size,
-    **options)`` warps by theta, with the options of :func:`stn_ext.affine_sample`.
+    Called with parameters (N, P) of a floating dtype, it returns theta, on the same device and of the same
+    dtype, or float32 where that is narrower: constants are added to the parameters, of which half precision
+    would leave little. ``identity`` holds the P parameters at which theta is the identity, and
+    ``sample(input, theta, size, **options)`` warps by theta, with the options of
+    :func:`stn_ext.affine_sample`.
     """
 
-    def __init__(
-        self,
-        name: str,
-        identity: tuple[float, ...],
-        theta: Callable[[Tensor], Tensor],
-        sample: Callable[..., Tensor] = functional.affine_sample,
-    ) -> None:
+    def __init__(self, name: str, identity: tuple[float, ...]) -> None:
         super().__init__()
-        self.name, self.identity, self.theta, self.sample = name, identity, theta, sample
+        self.name, self.identity = name, identity
 
     @property
     def num_parameters(self) -> int:
         return len(self.identity)
 
     def forward(self, parameters: Tensor) -> Tensor:
-        return self.theta(parameters)
+        return self.theta(_widened(parameters, self.name, self.num_parameters))
+
+    def theta(self, parameters: Tensor) -> Tensor:
+        """Theta of parameters in at least float32."""
+        raise NotImplementedError
+
+    def sample(
+        self, input: Tensor, theta: Tensor, size: Sequence[int] | None = None, **options: Any
+    ) -> Tensor:
+        return functional.affine_sample(input, theta, size, **options)
+
+    def extra_repr(self) -> str:
+        return self.name
+
+
+@functional.overridable
+def _widened(parameters: Tensor, name: str, count: int) -> Tensor:
+    if not isinstance(parameters, Tensor):
+        raise TypeError(
+            f"transform {name!r}: expected a tensor of parameters, but got {type(parameters).__name__}"
+        )
+    if parameters.ndim != 2 or parameters.shape[1] != count:
+        raise ValueError(
+            f"transform {name!r}: expected parameters of shape (N, {count}), but got "
+            f"{tuple(parameters.shape)}"
+        )
+    return parameters.to(torch.promote_types(parameters.dtype, torch.float32))
+
+
+class Matrix(Transform):
+    """Whose theta is a matrix, which a function composes of the parameters alone."""
+
+    # Positional, so that what is said here cannot be said again by an option.
+    def __init__(
+        self,
+        name: str,
+        identity: tuple[float, ...],
+        compose: Callable[[Tensor], Tensor],
+        sample: Callable[..., Tensor] = functional.affine_sample,
+        /,
+    ) -> None:
+        super().__init__(name, identity)
+        self.compose, self.sampler = compose, sample
+
+    def theta(self, parameters: Tensor) -> Tensor:
+        return self.compose(parameters)
+
+    def sample(
+        self, input: Tensor, theta: Tensor, size: Sequence[int] | None = None, **options: Any
+    ) -> Tensor:
+        return self.sampler(input, theta, size, **options)
 
 
 def affine(parameters: Tensor) -> Tensor:
@@ -94,34 +143,76 @@ class ThinPlateSpline(Transform):
     parameters are their places (x, y) in the input, in that order. Theta (N, 2, K + 3) is linear in them: the
     system of Bookstein 1989 is solved here once, for all images.
 
+    Theta is composed in float64, and the constants that it takes stay float64 whatever dtype the module is
+    brought to.
+
     Args:
-        grid: (rows, columns) of control points, K in all, at least 2 x 2; the paper's are 4 x 4.
+        grid: (rows, columns) of control points, K in all, at least 2 x 2, or one number for both; the paper's
+            are 4 x 4.
+
+    Raises:
+        ValueError: fewer points, or a grid of another kind.
     """
 
     points: Tensor
     solution: Tensor
 
-    def __init__(self, grid: tuple[int, int] = (4, 4)) -> None:
-        if min(grid) < 2:
-            raise ValueError(f"ThinPlateSpline: expected a grid of at least 2 x 2 points, but got {grid}")
-        y, x = (torch.linspace(-1, 1, length, dtype=torch.float64) for length in grid)
-        points = torch.cartesian_prod(y, x).flip(1)
-        super().__init__(
-            "thin_plate_spline", tuple(points.flatten().tolist()), self.coefficients, self.sample_at_points
-        )
+    def __init__(self, grid: int | tuple[int, int] = (4, 4)) -> None:
+        self.grid = pair("ThinPlateSpline", "grid", "(rows, columns)", grid, 2)
+        super().__init__("thin_plate_spline", tuple(_control_points(self.grid).flatten().tolist()))
+        self._set_constants(torch.get_default_device())
+
+    def _set_constants(self, device: torch.device) -> None:
+        points = _control_points(self.grid)
         # Known from the grid, and therefore no part of a state.
-        self.register_buffer("points", points, persistent=False)
-        self.register_buffer("solution", _spline_solution(points), persistent=False)
+        self.register_buffer("points", points.to(device), persistent=False)
+        self.register_buffer("solution", _spline_solution(points).to(device), persistent=False)
 
-    def coefficients(self, parameters: Tensor) -> Tensor:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ThinPlateSpline:
+        # What half(), to(dtype) and to_empty() go through: it takes the constants along to another device,
+        # but what else it does to them would stay for good.
+        super()._apply(fn, recurse)
+        self._set_constants(self.points.device)
+        return self
+
+    def theta(self, parameters: Tensor) -> Tensor:
         """Theta (N, 2, K + 3) of the places (N, 2 K)."""
-        places = parameters.reshape(len(parameters), -1, 2)
-        return places.transpose(1, 2) @ self.solution.to(parameters.dtype).T
+        # len() would fix the batch of an exported program. Autocast leaves float64 alone.
+        places = parameters.double().reshape(-1, self.num_parameters // 2, 2)
+        return F.linear(places.transpose(1, 2), self.solution).to(parameters.dtype)
 
-    def sample_at_points(
+    def sample(
         self, input: Tensor, theta: Tensor, size: Sequence[int] | None = None, **options: Any
     ) -> Tensor:
         return functional.thin_plate_spline_sample(input, theta, self.points, size, **options)
+
+    def extra_repr(self) -> str:
+        return f"grid={self.grid}"
+
+
+def pair(owner: str, name: str, meaning: str, value: object, least: int) -> tuple[int, int]:
+    """The two integers that are given, or one for both.
+
+    Raises:
+        ValueError: anything else, or one that is less than `least`.
+    """
+    given = tuple(value) if isinstance(value, Iterable) else (value, value)
+    try:
+        first, second = (operator.index(number) for number in given if not isinstance(number, bool))
+    except (TypeError, ValueError):
+        first = second = least - 1
+    if min(first, second) < least:
+        raise ValueError(
+            f"{owner}: expected {name} of two integers {meaning}, of at least {least}, or one for both, but "
+            f"got {value!r}"
+        )
+    return first, second
+
+
+def _control_points(grid: tuple[int, int]) -> Tensor:
+    """(K, 2), on the CPU, in float64."""
+    y, x = (torch.linspace(-1, 1, length, dtype=torch.float64, device="cpu") for length in grid)
+    return torch.cartesian_prod(y, x).flip(1)
 
 
 def _spline_solution(points: Tensor) -> Tensor:
@@ -137,17 +228,17 @@ def _spline_solution(points: Tensor) -> Tensor:
     system[:count, :count] = torch.xlogy(squared, squared)
     system[:count, count:] = affine_part
     system[count:, :count] = affine_part.T
-    values = torch.eye(count + 3, count, dtype=points.dtype)
+    values = torch.eye(count + 3, count, dtype=points.dtype, device=points.device)
     return torch.linalg.solve(system, values)
 
 
 TRANSFORMS: dict[str, Callable[..., Transform]] = {
-    "affine": partial(Transform, "affine", (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), affine),
-    "attention": partial(Transform, "attention", (1.0, 0.0, 0.0), attention),
-    "translation": partial(Transform, "translation", (0.0, 0.0), translation),
-    "rotation": partial(Transform, "rotation", (0.0,), rotation),
-    "similarity": partial(Transform, "similarity", (1.0, 0.0, 0.0, 0.0), similarity),
-    "projective": partial(Transform, "projective", (0.0,) * 8, projective, functional.projective_sample),
+    "affine": partial(Matrix, "affine", (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), affine),
+    "attention": partial(Matrix, "attention", (1.0, 0.0, 0.0), attention),
+    "translation": partial(Matrix, "translation", (0.0, 0.0), translation),
+    "rotation": partial(Matrix, "rotation", (0.0,), rotation),
+    "similarity": partial(Matrix, "similarity", (1.0, 0.0, 0.0, 0.0), similarity),
+    "projective": partial(Matrix, "projective", (0.0,) * 8, projective, functional.projective_sample),
     "thin_plate_spline": ThinPlateSpline,
 }
 """Each name's transform, made by a call with its own options, of which only thin_plate_spline has any."""
@@ -157,11 +248,12 @@ def create(name: str, **options: Any) -> Transform:
     """A new transform by name.
 
     Raises:
-        ValueError: an unknown name, or options that are not this transform's.
+        ValueError: an unknown name, options that are not this transform's, or values that are not theirs.
     """
     if name not in TRANSFORMS:
         raise ValueError(f"expected a transform of {', '.join(TRANSFORMS)}, but got {name!r}")
     try:
-        return TRANSFORMS[name](**options)
-    except TypeError as error:
-        raise ValueError(f"transform {name!r} takes no such options: {', '.join(options)}") from error
+        inspect.signature(TRANSFORMS[name]).bind(**options)
+    except TypeError:
+        raise ValueError(f"transform {name!r} takes no such options: {', '.join(options)}") from None
+    return TRANSFORMS[name](**options)

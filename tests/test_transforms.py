@@ -1,6 +1,9 @@
 """The maps from parameters to theta, against matrices written out by hand, OpenCV and SciPy."""
 
+import copy
+import io
 import math
+import re
 
 import numpy as np
 import pytest
@@ -82,10 +85,74 @@ def test_control_points_go_row_by_row():
     assert ThinPlateSpline((2, 3)).identity == (-1, -1, 0, -1, 1, -1, -1, 1, 0, 1, 1, 1)
 
 
-def test_the_solution_moves_with_its_module_and_is_no_part_of_its_state():
-    transform = ThinPlateSpline()
-    assert transform.state_dict() == {} and transform.solution.dtype == torch.float64
-    assert transform.to("meta").points.device.type == "meta"
+def saved_and_loaded(module):
+    file = io.BytesIO()
+    torch.save(module, file)
+    return torch.load(io.BytesIO(file.getvalue()), weights_only=False)
+
+
+def state_loaded(module):
+    new = ThinPlateSpline(module.grid)
+    new.load_state_dict(module.half().state_dict())
+    return new
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        torch.nn.Module.half,
+        torch.nn.Module.bfloat16,
+        lambda module: module.bfloat16().float(),
+        lambda module: module.to(torch.float16),
+        lambda module: torch.nn.Sequential(module).to(torch.bfloat16)[0],
+        lambda module: module.to("meta").to_empty(device="cpu"),
+        copy.deepcopy,
+        lambda module: copy.deepcopy(module.half()),
+        saved_and_loaded,
+        state_loaded,
+    ],
+)
+def test_a_splines_constants_stay_what_they_are(way):
+    expected, module = ThinPlateSpline((3, 5)), way(ThinPlateSpline((3, 5)))
+    assert torch.equal(module.points, expected.points) and module.points.dtype == torch.float64
+    assert torch.equal(module.solution, expected.solution)
+    parameters = torch.rand(2, 30)
+    assert torch.equal(module(parameters), expected(parameters))
+    assert module.state_dict() == {}
+
+
+def test_a_splines_constants_are_made_where_modules_are():
+    with torch.device("meta"):
+        module = ThinPlateSpline()
+    assert module.points.is_meta and module.identity == ThinPlateSpline().identity
+    assert torch.equal(module.to_empty(device="cpu").solution, ThinPlateSpline().solution)
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_a_replica_is_its_own(name):
+    """As DataParallel makes them, for another device: nothing in it may lead back to the original."""
+    transform = transforms.create(name)
+    replica = transform._replicate_for_data_parallel()
+    replica._buffers = {key: value.to("meta") for key, value in transform.named_buffers()}
+    parameters = torch.zeros(2, transform.num_parameters, device="meta")
+    theta = replica(parameters)
+    assert theta.is_meta and replica.sample(torch.zeros(2, 1, 5, 5, device="meta"), theta).is_meta
+
+
+@pytest.mark.parametrize("dtype", (torch.float16, torch.bfloat16))
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_theta_of_half_parameters_is_that_of_the_same_numbers(name, dtype):
+    """What is done to them costs no precision, whatever autocast says."""
+    transform = transforms.create(name)
+    parameters = torch.tensor([transform.identity] * 2) + 0.01 * torch.randn(2, transform.num_parameters)
+    parameters = parameters.to(dtype)
+    exact = transform(parameters.double())
+    for cast in (None, torch.float16, torch.bfloat16):
+        with torch.autocast("cpu", cast, enabled=cast is not None):
+            theta = transform.to(dtype)(parameters)
+        assert theta.dtype == torch.float32
+        # A few roundings of numbers of up to 1, where half precision would be off by 5e-4 or more.
+        torch.testing.assert_close(theta.double(), exact, rtol=0, atol=1e-6)
 
 
 def test_a_homography_through_four_corners_is_opencvs():
@@ -103,5 +170,20 @@ def test_mistakes():
         transforms.create("swirl")
     with pytest.raises(ValueError, match="'affine' takes no such options: grid"):
         transforms.create("affine", grid=(4, 4))
-    with pytest.raises(ValueError, match=r"at least 2 x 2 points, but got \(1, 4\)"):
-        transforms.create("thin_plate_spline", grid=(1, 4))
+    with pytest.raises(ValueError, match="'affine' takes no such options: sample"):
+        transforms.create("affine", sample=print)
+    for grid in ((1, 4), 1, (4,), (4, 4, 4), (4.0, 4), "44", None, True, (True, 4)):
+        expected = r"grid of two integers \(rows, columns\), of at least 2, or one for both, but got "
+        with pytest.raises(ValueError, match=f"{expected}{re.escape(repr(grid))}"):
+            transforms.create("thin_plate_spline", grid=grid)
+    with pytest.raises(
+        ValueError, match=r"'rotation': expected parameters of shape \(N, 1\), but got \(2, 3\)"
+    ):
+        transforms.create("rotation")(torch.zeros(2, 3))
+    with pytest.raises(TypeError, match="'rotation': expected a tensor of parameters, but got tuple"):
+        transforms.create("rotation")((1, 2))
+
+
+@pytest.mark.parametrize("grid", [3, [3, 3], np.array([3, 3])])
+def test_a_grid_of_whatever_holds_integers(grid):
+    assert ThinPlateSpline(grid).grid == (3, 3)
