@@ -115,7 +115,7 @@ class Net:
     """The two halves of a network."""
 
     classifier: Callable[[Shape, int, int], nn.Module]  # of the images' shape, a number of classes, a width
-    localization: Callable[[Shape, int], nn.Module]  # of the images' shape and a number of parameters
+    localization: Callable[[Shape, int], nn.Sequential]  # of the images' shape and a number of parameters
     width: Callable[[Shape], int]  # the classifier's usual one: its first layer's channels or units
 
 
@@ -205,10 +205,16 @@ def create_localiser(net: str, shape: Shape, *, size: tuple[int, int], width: in
             f"{shape[2]}, and at most 0.84 of their size"
         )
     try:
-        localization = nn.Sequential(NETS[net].localization(shape, 3), Inside(size[0] / shape[1]))
+        network = NETS[net].localization(shape, 3)
+        # All windows start in the middle of the image, of the same size; Inside bounds both from there.
+        head = network[-1]
+        assert isinstance(head, nn.Linear)
+        nn.init.zeros_(head.weight)
+        head.bias = nn.Parameter(torch.tensor([1.0, 0.0, 0.0]))
+        localization = nn.Sequential(network, Inside(size[0] / shape[1]))
         encoder = RandomEncoder(shape[0], width or 16)
         encoder(torch.zeros(1, shape[0], *size))  # raises where the windows are too small
-        return Localiser(encoder, SpatialTransformer(localization, "attention", size))
+        return Localiser(encoder, SpatialTransformer(localization, "attention", size, identity=False))
     except RuntimeError as error:
         raise ValueError(f"images of {shape[1]} x {shape[2]} are too small for the net {net!r}") from error
 

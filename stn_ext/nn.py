@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import transforms
+from .transforms import pair
 
 __all__ = ["ParallelTransformers", "SpatialTransformer"]
 
@@ -19,54 +20,83 @@ class SpatialTransformer(nn.Module):
 
     The input may be an image or a feature map, of any number of channels, at any depth of a network. It
     starts as the identity: the weight of the localisation network's last ``nn.Linear`` is set to zero and its
-    bias to the identity's parameters.
+    bias to the identity's parameters. The first call checks that this is what the localisation network
+    returns, as long as nothing has been learned or loaded meanwhile; compilers, tracers and ``torch.func``
+    leave the check to the next call without them.
 
     Args:
         localization: maps the input (N, C, H, W) to parameters (N, P); its last ``nn.Linear`` must have
-            P = the transform's number of parameters outputs, and a bias.
+            P = the transform's number of parameters outputs, and a bias, and nothing behind it.
         transform: a name in :data:`stn_ext.transforms.TRANSFORMS`.
-        size: the output's (H_out, W_out); the input's when None.
-        padding_mode, align_corners: as for :func:`stn_ext.affine_sample`.
+        size: the output's (H_out, W_out), or one number for both; the input's when None.
+        mode, padding_mode, align_corners, fill: as for :func:`stn_ext.affine_sample`. A tensor of fill moves
+            with the module, and is no part of its state; an ``nn.Parameter`` is learned.
         antialias: for an output smaller than the input, of whose pixels plain sampling would skip some: an
             output pixel is the mean of r_y x r_x samples spread evenly over its square, where r_y =
             ceil(H / H_out) and r_x = ceil(W / W_out), so that the identity skips none. What the map itself
             shrinks comes on top of that, and is not counted. It costs as much as an output larger by r_y
             and r_x.
+        identity: False leaves the localisation network as it is, for one that starts elsewhere or ends in
+            something else than an ``nn.Linear``.
         options: the transform's own, such as ``grid`` of a thin plate spline.
 
     Raises:
-        ValueError: an unknown transform or option, a last layer that does not fit it, or antialias together
-            with align_corners, under which pixels are no squares.
+        ValueError: an unknown transform, or an option that is unknown or of a value that it cannot have; a
+            last layer that does not fit the transform, or, in the first call, what is behind it; or
+            antialias together with align_corners, under which pixels are no squares.
+        TypeError: a localization that is no module, or an option of the wrong type.
     """
 
     def __init__(
         self,
         localization: nn.Module,
         transform: str = "affine",
-        size: tuple[int, int] | None = None,
+        size: int | tuple[int, int] | None = None,
         *,
+        mode: str = "bilinear",
         padding_mode: str = "zeros",
         align_corners: bool = False,
+        fill: float | Tensor | None = None,
         antialias: bool = False,
+        identity: bool = True,
         **options: Any,
     ) -> None:
         super().__init__()
+        if not isinstance(localization, nn.Module):
+            raise TypeError(
+                "SpatialTransformer: expected localization of an nn.Module, whose parameters can be learned, "
+                f"but got {type(localization).__name__}"
+            )
         if antialias and align_corners:
             raise ValueError("SpatialTransformer: expected align_corners=False with antialias=True")
         self.localization = localization
         self.transform = transforms.create(transform, **options)
-        self.size = size
+        self.size = None if size is None else pair("SpatialTransformer", "size", "(height, width)", size, 1)
+        self.mode = mode
         self.padding_mode = padding_mode
         self.align_corners = align_corners
         self.antialias = antialias
-        self.reset_to_identity()
+        if isinstance(fill, Tensor) and not isinstance(fill, nn.Parameter):
+            self.register_buffer("fill", fill, persistent=False)
+        else:
+            self.fill = fill
+        self._check_options()
+        # Empty once there is nothing to check; a list, for replicas of DataParallel to have it in common.
+        self._unchecked: list[str] = []
+        if identity:
+            self.reset_to_identity()
+
+    def _check_options(self) -> None:
+        """Has the operator itself refuse what it would refuse later, by a batch of no images."""
+        channels = self.fill.numel() if isinstance(self.fill, Tensor) and self.fill.ndim == 1 else 1
+        theta = self.transform(torch.zeros(0, self.transform.num_parameters))
+        self.sample(torch.zeros(0, channels, 1, 1), theta)
 
     @torch.no_grad()
     def reset_to_identity(self) -> None:
         """Sets the localisation network's last layer so that the output is the input resampled in place."""
         name, expected = self.transform.name, self.transform.num_parameters
-        layers = [module for module in self.localization.modules() if isinstance(module, nn.Linear)]
-        last = layers[-1] if layers else None
+        path, last = self._last_linear()
         if last is None or last.bias is None:
             raise ValueError("SpatialTransformer: expected localization to end in an nn.Linear with a bias")
         if last.out_features != expected:
@@ -74,21 +104,37 @@ class SpatialTransformer(nn.Module):
                 f"SpatialTransformer: expected localization's last nn.Linear to have out_features = "
                 f"{expected} for transform {name!r}, but got {last.out_features}"
             )
-        last.weight.zero_()
-        last.bias.copy_(torch.tensor(self.transform.identity))
+        own = dict(last.named_parameters(recurse=False))
+        if not own.keys() >= {"weight", "bias"}:
+            raise ValueError(
+                f"SpatialTransformer: expected the weight and bias of {path}, localization's last nn.Linear, "
+                "to be its parameters, which can be set to the identity, but they are computed from others "
+                "(weight_norm, spectral_norm or the like)"
+            )
+        own["weight"].zero_()
+        own["bias"].copy_(torch.tensor(self.transform.identity))
+        self._unchecked.append(path)
 
     def forward(self, x: Tensor, return_theta: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Warps x (N, C, H, W) to (N, C, H_out, W_out); with return_theta also gives theta.
 
         Theta is (N, 2, 3), (N, 3, 3) of a projective map, or (N, 2, K + 3) of a thin plate spline.
         """
-        theta = self.transform(self.localization(x))
+        parameters = self.localization(x)
+        theta = self.transform(parameters)
+        if _has_values(parameters) and self._unchecked:
+            self._check_start(x, parameters)
         warped = self.sample(x, theta)
         return (warped, theta) if return_theta else warped
 
     def sample(self, x: Tensor, theta: Tensor) -> Tensor:
         """Warps x by a theta that is given, to the size and with the options of this module."""
-        options = {"padding_mode": self.padding_mode, "align_corners": self.align_corners}
+        options = {
+            "mode": self.mode,
+            "padding_mode": self.padding_mode,
+            "align_corners": self.align_corners,
+            "fill": self.fill,
+        }
         if not self.antialias or self.size is None:
             return self.transform.sample(x, theta, self.size, **options)
         (height, width), (out_height, out_width) = x.shape[-2:], self.size
@@ -98,9 +144,78 @@ class SpatialTransformer(nn.Module):
 
     def extra_repr(self) -> str:
         return (
-            f"size={self.size}, padding_mode={self.padding_mode}, align_corners={self.align_corners}, "
-            f"antialias={self.antialias}"
+            f"{self.transform.name}, size={self.size}, mode={self.mode}, padding_mode={self.padding_mode}, "
+            f"align_corners={self.align_corners}, fill={self.fill}, antialias={self.antialias}"
         )
+
+    def _last_linear(self) -> tuple[str, nn.Linear | None]:
+        """The layer that the start as the identity depends on, and its name."""
+        layers = [
+            (f"localization.{name}".rstrip("."), module)
+            for name, module in self.localization.named_modules()
+            if isinstance(module, nn.Linear)
+        ]
+        return layers[-1] if layers else ("", None)
+
+    @torch.no_grad()
+    def _check_start(self, x: Tensor, parameters: Tensor) -> None:
+        """Raises a ValueError where the localisation network does not return what its last layer was set to.
+
+        The first call says all that there is to know, unless its features are no numbers, which no weight of
+        0 makes numbers.
+        """
+        if not parameters.isfinite().all():
+            return
+        self._unchecked.clear()
+        path, last = self._last_linear()
+        expected = torch.tensor(self.transform.identity)
+        if last is None or last.weight.any() or not torch.equal(last.bias, expected.to(last.bias)):
+            return  # learned or loaded since
+        # Far more than a rounding to half precision, far less than what an activation does to a 1.
+        if ((parameters - expected.to(parameters)).abs() < 0.01).all():
+            return
+        raise ValueError(
+            "SpatialTransformer: expected localization to start as the identity, but it returns "
+            f"{[round(value, 4) for value in parameters[0].tolist()]}: {path}, its last nn.Linear, is set to "
+            f"the identity, but {self._after(x, last)}; let it come last, or pass identity=False"
+        )
+
+    def _after(self, x: Tensor, last: nn.Module) -> str:
+        """What happens in the localisation network behind a layer of it, for a message."""
+        names = {
+            module: f"localization.{name}"
+            for name, module in self.localization.named_modules()
+            if not any(True for _ in module.children())
+        }
+        ran: list[nn.Module] = []
+        hooks = [
+            module.register_forward_hook(lambda module, args, output: ran.append(module)) for module in names
+        ]
+        try:
+            self.localization(x)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        if last not in ran:
+            return "does not run"
+        behind = ran[len(ran) - ran[::-1].index(last) :]
+        if not behind:
+            return f"{type(self.localization).__name__}.forward changes what it returns"
+        return "behind it runs " + ", ".join(
+            f"{names[module]} ({type(module).__name__})" for module in behind
+        )
+
+
+def _has_values(tensor: Tensor) -> bool:
+    """Whether its numbers are there to be read: not under compilers, tracers, torch.func or on "meta"."""
+    return not (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or torch._C._are_functorch_transforms_active()
+        or type(tensor) is not Tensor
+        or tensor.is_meta
+        or tensor.numel() == 0
+    )
 
 
 class ParallelTransformers(nn.Module):
