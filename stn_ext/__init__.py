@@ -1,5 +1,8 @@
 """Differentiable image warping: the sampler of spatial transformer networks, fused, on CPU and CUDA."""
 
+import importlib
+from types import ModuleType
+
 from . import nn, transforms
 from ._extension import _C
 from .functional import affine_sample, projective_sample, thin_plate_spline_sample
@@ -20,3 +23,10 @@ __all__ = [
     "transforms",
     "warp_affine",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    # What onnx needs is neither loaded nor needed before it is asked for.
+    if name == "onnx":
+        return importlib.import_module(".onnx", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

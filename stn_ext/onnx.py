@@ -1,11 +1,9 @@
 """Export to ONNX: the operators become the standard AffineGrid and GridSample, or compositions of them.
 
-Needs onnx and onnxscript; ``import stn_ext`` does not load this module.
+Needs onnx and onnxscript; ``import stn_ext`` loads this module when it is first asked for.
 
 Example:
     ::
-
-        import stn_ext.onnx
 
         batch = torch.export.Dim("batch")
         program = stn_ext.onnx.export(network.eval(), (images,), dynamic_shapes=({0: batch},))
