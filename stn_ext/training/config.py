@@ -122,7 +122,7 @@ def _data_options(option: Callable) -> None:
         "--dir_data",
         default="./datasets",
         help="holds [MNIST|FashionMNIST|KMNIST]/raw/*-ubyte[.gz] as torchvision has them, "
-        "or for imagefolder train/CLASS/*.png|jpg and test/CLASS/*.png|jpg",
+        "or for imagefolder train/CLASS and test/CLASS, with pictures in any format that Pillow reads",
     )
     option(
         "--image_size",
@@ -137,7 +137,15 @@ def _data_options(option: Callable) -> None:
         type=int,
         choices=[1, 3],
         default=argparse.SUPPRESS,
-        help="imagefolder: grey or colour (default: the first image's)",
+        help="imagefolder: grey or colour (default: grey where all images are)",
+    )
+    option(
+        "--image_background",
+        type=color,
+        default=argparse.SUPPRESS,
+        metavar="COLOUR",
+        help="imagefolder: what shows where images are transparent: a name, or #ff8000 and the like "
+        "(default: white)",
     )
     option(
         "--name_class",
@@ -319,6 +327,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "gpu_ids",
         "image_size",
         "image_channels",
+        "image_background",
         "name_class",
         "limit",
         "width",
@@ -345,8 +354,9 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError(f"--scope {args.scope} is a name of your own: say --transformer on or off")
     if args.epoch is not None and args.mode == "train":
         raise UserError("--epoch is for --mode test only: training goes on from the latest checkpoint")
-    if args.name_data != "imagefolder" and args.given & {"image_size", "image_channels"}:
-        raise UserError("--image_size and --image_channels are for --name_data imagefolder only")
+    of_folders = sorted(args.given & {"image_size", "image_channels", "image_background"})
+    if args.name_data != "imagefolder" and of_folders:
+        raise UserError(f"--{of_folders[0]} is for --name_data imagefolder only")
     if datasets.objective_of(args.name_data) == "classification":
         if args.name_class is not None:
             raise UserError("--name_class is for co-localisation only (--name_data mnist_coloc, ...)")
@@ -407,6 +417,18 @@ def natural_float(text: str) -> float:
 
 def fraction(text: str) -> float:
     return _number(float, text, lambda x: 0 <= x < 1, "a number from 0 to below 1")
+
+
+def color(text: str) -> str:
+    """The text, where it is a color that has no transparency of its own."""
+    from PIL import ImageColor  # here, as few need it
+
+    try:
+        if len(ImageColor.getrgb(text)) == 3:
+            return text
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"expected a colour such as white or #ff8000, but got {text!r}")
 
 
 def gpu_ids(text: str) -> list[int]:

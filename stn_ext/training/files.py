@@ -1,9 +1,13 @@
-"""Writing files so that nobody ever reads half of one."""
+"""Writing files so that nobody ever reads half of one, and reading none but regular ones."""
 
 from __future__ import annotations
 
 import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from .errors import UserError
 
@@ -47,3 +51,32 @@ def set_aside(directory: Path, pattern: str) -> int:
         for file in files:
             os.replace(file, previous / file.name)
     return len(files)
+
+
+@contextmanager
+def open_regular(path: Path) -> Iterator[BinaryIO]:
+    """Opens a regular file for reading; never waits, as to open a named pipe or to read a device may.
+
+    Raises:
+        UserError: there is none, it is something else, or it may not be read.
+    """
+    try:
+        _check_regular(path, os.stat(path).st_mode)  # before it is opened, which makes some devices move
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    with os.fdopen(descriptor, "rb") as file:
+        _check_regular(path, os.fstat(descriptor).st_mode)
+        yield file
+
+
+def _check_regular(path: Path, mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        kinds = {
+            stat.S_IFDIR: "a folder",
+            stat.S_IFIFO: "a named pipe",
+            stat.S_IFSOCK: "a socket",
+            stat.S_IFCHR: "a device",
+            stat.S_IFBLK: "a device",
+        }
+        raise UserError(f"{path}: expected a regular file, but it is {kinds.get(stat.S_IFMT(mode), 'none')}")

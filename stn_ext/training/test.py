@@ -37,6 +37,8 @@ def test(args: Namespace, process: Process) -> None:
         name_class=args.name_class or state["args"].get("name_class"),
         limit=args.limit,
         num_workers=args.num_workers,
+        background=args.image_background or state["args"].get("image_background") or "white",
+        say=process.say,
     )
     about.check(test_set)
     directory = make_directory(config.directory(args, "result"))

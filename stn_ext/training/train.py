@@ -178,6 +178,8 @@ def prepare(
         channels=channels,
         limit=args.limit,
         num_workers=args.num_workers,
+        background=args.image_background or "white",
+        say=process.say if process.is_main else None,
     )
     if about:
         about.check(validation)

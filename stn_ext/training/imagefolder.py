@@ -1,0 +1,263 @@
+"""Pictures of one's own: a folder for each class, with pictures in it and in the folders below."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from . import decoding, memory
+from .errors import UserError
+
+S = TypeVar("S")
+T = TypeVar("T")
+Say = Callable[[str], None]
+
+# Pixels of the first picture, whose size is by default that of all. Beyond the first number training is slow,
+# which is said; beyond the second no usual batch fits into memory.
+_LARGE, _TOO_LARGE = 128 * 128, 1024 * 1024
+
+_SHOWN_CLASSES, _SHOWN_NAMES = 20, 5  # the rest of which is counted
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What lies in a folder of classes: the pictures of each, and by the reason what is left out."""
+
+    folder: Path
+    classes: dict[str, list[Path]] = field(default_factory=dict)
+    left_out: dict[str, list[Path]] = field(default_factory=dict)
+
+    def leave_out(self, path: Path, reason: str) -> None:
+        self.left_out.setdefault(reason, []).append(path)
+
+
+def load(
+    folder: Path,
+    *,
+    size: Sequence[int] | None = None,
+    channels: int | None = None,
+    classes: Sequence[str] | None = None,
+    limit: int | None = None,
+    num_workers: int = 0,
+    background: str = "white",
+    say: Say | None = None,
+) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+    """(uint8 images (N, C, H, W), int64 labels (N,), the classes' names)
+
+    The arguments are those of :func:`stn_ext.training.data.load`.
+
+    Raises:
+        UserError: no pictures, damaged ones, or more than fit into memory.
+    """
+    tell = say or (lambda text: None)
+    listing = list_classes(folder)
+    names = tuple(classes or sorted(listing.classes))
+    _check_classes(listing, names)
+    tell(table(listing, names))
+    labels, files = _interleave([listing.classes.get(name, []) for name in names], limit)
+    workers = max(1, min(num_workers, len(files)))
+
+    with decoding.quietly():
+        headers = list(_each(decoding.read_header, files, workers, "looking at the pictures", say))
+        channels = channels or (1 if all(header.grey for header in headers) else 3)
+        height, width = size or _default_size(files[0], headers[0].pixels, tell)
+        decoded = sum(sorted(header.pixels for header in headers)[-workers:])
+        _check_memory((len(files), channels, height, width), decoded, tell)
+        images = torch.empty(len(files), channels, height, width, dtype=torch.uint8)
+
+        def read(task: tuple[int, Path]) -> tuple[str, ...]:
+            index, path = task
+            picture = decoding.decode(path, channels, (height, width), background)
+            images[index] = torch.from_numpy(picture.pixels).permute(2, 0, 1)
+            return picture.changes
+
+        changes = _each(read, list(enumerate(files)), workers, "reading the pictures", say)
+        counts = Counter(change for picture in changes for change in picture)
+    for change, count in sorted(counts.items()):
+        tell(f"{count} of {len(files)} pictures were {change}")
+    return images, torch.tensor(labels), names
+
+
+def list_classes(folder: Path) -> Listing:
+    """Looks through the folder; class names are those of the folders in it, and nothing else.
+
+    Raises:
+        UserError: there is no such folder, or one in it cannot be read.
+    """
+    if not folder.is_dir():
+        raise UserError(f"expected pictures in {folder}/CLASS, but there is no folder {folder}")
+    listing = Listing(folder)
+    above = {_identity(path) for path in (folder, *folder.resolve().parents)}
+    for entry in _entries(folder):
+        path = folder / entry.name
+        if _is_hidden(entry.name):
+            listing.leave_out(path, "hidden")
+        elif not _is_folder(entry):
+            listing.leave_out(path, "in no class's folder")
+        elif _identity(path) in above:
+            listing.leave_out(path, "a link to a folder around it")
+        else:
+            try:
+                entry.name.encode()
+            except UnicodeEncodeError:
+                raise UserError(
+                    f"{folder}: expected the class {entry.name!r} to have a name in UTF-8"
+                ) from None
+            listing.classes[entry.name] = _pictures_below(path, above, listing)
+    if not listing.classes:
+        raise UserError(f"expected pictures in {folder}/CLASS, but {folder} holds no such folder")
+    return listing
+
+
+def _pictures_below(top: Path, above: set[tuple[int, int]], listing: Listing) -> list[Path]:
+    """The pictures in the folder and those below, each of which is entered once however links lead to it."""
+    pictures, entered, waiting = [], {*above, _identity(top)}, [top]
+    while waiting:
+        folder = waiting.pop()
+        for entry in _entries(folder):
+            path = folder / entry.name
+            if _is_hidden(entry.name):
+                listing.leave_out(path, "hidden")
+            elif _is_folder(entry):
+                if _identity(path) in entered:
+                    listing.leave_out(path, "a link to a folder around it, or seen already")
+                else:
+                    entered.add(_identity(path))
+                    waiting.append(path)
+            elif path.suffix.lower() in decoding.formats():
+                pictures.append(path)
+            else:
+                listing.leave_out(path, "of no format that Pillow reads")
+    return sorted(pictures)
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise UserError(f"cannot read the folder {folder}: {error.strerror}") from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _check_classes(listing: Listing, names: Sequence[str]) -> None:
+    unknown = [name for name in listing.classes if name not in set(names)]
+    if unknown:
+        raise UserError(
+            f"{listing.folder / unknown[0]}: the network knows no class {unknown[0]!r}, "
+            f"only {_some(map(shown, names), len(names))}"
+        )
+    empty = [name for name, pictures in listing.classes.items() if not pictures]
+    if empty:
+        raise UserError(
+            f"{listing.folder}: expected a picture in each class's folder that Pillow can read, "
+            f"but there is none in {_some(map(shown, empty), len(empty))}"
+        )
+
+
+def _interleave(classes: list[list[Path]], limit: int | None) -> tuple[list[int], list[Path]]:
+    """(labels, files): one of each class, then a second one of each: the first N are a fair sample."""
+    order = sorted(
+        (position, label) for label, pictures in enumerate(classes) for position in range(len(pictures))
+    )[:limit]
+    return [label for _, label in order], [classes[label][position] for position, label in order]
+
+
+def _default_size(path: Path, pixels: int, tell: Say) -> tuple[int, int]:
+    """(height, width) of that picture, unless it is too large to be everybody's."""
+    if pixels > _TOO_LARGE:
+        raise UserError(
+            f"{path} has {pixels} pixels, too many to be everybody's size: say --image_size HEIGHT WIDTH"
+        )
+    height, width = decoding.decode(path, 1).pixels.shape[:2]
+    if pixels > _LARGE:
+        scale = 64 / max(height, width)
+        smaller = " ".join(str(max(1, round(length * scale))) for length in (height, width))
+        tell(
+            f"all pictures get the first one's size, {height} {width} (HEIGHT WIDTH), slow to train on: "
+            f"--image_size {smaller} makes them smaller"
+        )
+    return height, width
+
+
+def _check_memory(shape: tuple[int, int, int, int], decoded: int, tell: Say) -> None:
+    """Says what is needed for images of that shape, and refuses what does not fit."""
+    count, channels, height, width = shape
+    # Twice: training copies what it holds out for validation and the rest, a test keeps what it warped.
+    need = 2 * count * channels * height * width + decoded * decoding.BYTES_PER_PIXEL
+    kind = "grey" if channels == 1 else "colour"
+    what = f"{count} pictures as {height} {width} (HEIGHT WIDTH) in {kind}"
+    memory.check(need, what, "make them smaller with --image_size, or fewer with --limit")
+    tell(f"reading {what}: {memory.size(need)} of memory")
+
+
+def _each(
+    work: Callable[[S], T], tasks: Sequence[S], workers: int, title: str, say: Say | None
+) -> Iterator[T]:
+    """What work makes of each task, in their order, by that many threads; a bar shows how far it is."""
+    from tqdm import tqdm  # here, as nothing else of this file needs it
+
+    hidden = say is None or not sys.stdout.isatty()
+    with ThreadPoolExecutor(workers) as pool:
+        yield from tqdm(
+            pool.map(work, tasks),
+            total=len(tasks),
+            desc=title,
+            unit=" pictures",
+            leave=False,
+            file=sys.stdout,
+            disable=hidden,
+        )
+
+
+def table(listing: Listing, names: Sequence[str]) -> str:
+    """How many pictures each class has, a line each, and what was left out."""
+    counts = [len(listing.classes.get(name, [])) for name in names]
+    lines = [f"{listing.folder}: {sum(counts)} pictures in {len(names)} classes"]
+    rows = [(shown(name), count) for name, count in zip(names, counts, strict=True)][:_SHOWN_CLASSES]
+    width = max(len(name) for name, _ in rows)
+    lines += [f"  {name:{width}}  {count}" for name, count in rows]
+    if len(names) > len(rows):
+        lines.append(f"  and {len(names) - len(rows)} more classes with {sum(counts[len(rows) :])} pictures")
+    absent = [name for name in names if name not in listing.classes]
+    if absent:
+        lines.append(f"no folder, hence no pictures of {_some(map(shown, absent), len(absent))}")
+    for reason, paths in sorted(listing.left_out.items()):
+        within = (shown(str(path.relative_to(listing.folder))) for path in paths)
+        lines.append(f"left out, {reason} ({len(paths)}): {_some(within, len(paths))}")
+    return "\n".join(lines)
+
+
+def shown(name: str) -> str:
+    """The name as it can be printed, whatever it holds."""
+    return name if name.isprintable() else ascii(name)
+
+
+def _some(names: Iterable[str], count: int) -> str:
+    """The first names, and how many more there are."""
+    first = [name for name, _ in zip(names, range(_SHOWN_NAMES), strict=False)]
+    return ", ".join(first) + (f" and {count - len(first)} more" if count > len(first) else "")
