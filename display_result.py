@@ -8,9 +8,13 @@ import sys
 from argparse import SUPPRESS, Namespace
 from pathlib import Path
 
-from stn_ext.training.config import Parser, positive_int
-from stn_ext.training.errors import UserError, guarded
-from stn_ext.training.report import image_name
+import startup
+
+with startup.importing(__name__):
+    from stn_ext.training.errors import UserError, guarded
+    from stn_ext.training.options import Parser
+    from stn_ext.training.report import image_name
+    from stn_ext.training.values import whole
 
 
 def parse() -> Namespace:
@@ -21,7 +25,10 @@ def parse() -> Namespace:
     parser.add_argument("--scope", default="stn", help="name of the experiment")
     parser.add_argument("--name_data", default="mnist", help="the data set")
     parser.add_argument(
-        "--num_columns", type=positive_int, default=10, help="images of each class, on either side"
+        "--num_columns",
+        type=whole(1, 1000, "pictures side by side"),
+        default=10,
+        help="images of each class, on either side",
     )
     parser.add_argument(
         "--output",

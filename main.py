@@ -1,14 +1,16 @@
 """The command line: trains and tests image classifiers with and without a spatial transformer in front."""
 
 import os
-import signal
 import sys
 
-from stn_ext.training import config
-from stn_ext.training.distributed import launch
-from stn_ext.training.errors import guarded
-from stn_ext.training.test import test
-from stn_ext.training.train import train
+import startup
+
+with startup.importing(__name__):
+    from stn_ext.training import config
+    from stn_ext.training.distributed import launch
+    from stn_ext.training.errors import guarded
+    from stn_ext.training.test import test
+    from stn_ext.training.train import train
 
 
 def main() -> None:
@@ -17,6 +19,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    # To be terminated is like Ctrl-C: the last whole epoch is saved.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(guarded(main, quiet=os.environ.get("RANK", "0") != "0"))

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -33,18 +33,22 @@ def succeed(script: str, *arguments: object, prefix: list[str] | None = None) ->
 
 
 @contextlib.contextmanager
-def started(*words: object, **options) -> Iterator[subprocess.Popen]:
-    """A process that a test may interrupt, and that does not outlive the test."""
+def started(*words: object, ignored: Sequence[int] = (), **options) -> Iterator[subprocess.Popen]:
+    """A process that a test may interrupt, and that does not outlive the test; it ignores those signals."""
+
+    def signals() -> None:
+        # A shell's background jobs ignore Ctrl-C, and hand that down.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN if number in ignored else signal.SIG_DFL)
+
     process = subprocess.Popen(
         [sys.executable, *map(str, words)],
         cwd=ROOT,
-        env={**environment(), "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # A shell's background jobs ignore Ctrl-C, and hand that down.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        **options,
+        preexec_fn=signals,
+        **{"env": {**environment(), "PYTHONPATH": str(ROOT)}, **options},
     )
     with process:
         try:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import tempfile
+import time
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, NoReturn, TypeVar, cast
 
 import torch
@@ -20,6 +23,11 @@ from .errors import UserError, guarded
 T = TypeVar("T")
 
 SAVING = 60.0  # seconds that the main process has for its checkpoint after Ctrl-C
+JOINING = 300.0  # seconds that a process waits for the others at the start
+PATIENCE = 10.0  # seconds between two words about it
+
+# The options in which processes may differ: those of the machine that each runs on.
+OF_A_MACHINE = {"given", "dir_data", "dir_log", "dir_checkpoint", "dir_result", "gpu_ids", "num_workers"}
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,19 @@ class Process:
         values: list[Any] = [None] * self.world
         dist.all_gather_object(values, value)
         return values
+
+    def agree(self, values: dict[str, Any]) -> None:
+        """Makes sure that the processes have the same values, for they would wait for each other for ever.
+
+        Raises:
+            UserError, in every process: theirs differ.
+        """
+        main, *others = self.gather(values)
+        for rank, other in enumerate(others, 1):
+            for name in main:
+                if other.get(name) != main[name]:
+                    here, there = f"{main[name]} in process 0", f"{other.get(name)} in process {rank}"
+                    raise UserError(f"the processes differ in {name}: {here}, {there}")
 
     def main_first(self, work: Callable[[], T]) -> T:
         """Runs work in the main process, which may have to download, then in the others.
@@ -94,9 +115,15 @@ def launch(work: Callable[[Namespace, Process], None], args: Namespace) -> None:
     if "LOCAL_RANK" in os.environ:
         local, on_this_machine = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
         rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        _join(
-            work, args, Process(choose_devices(args.gpu_ids, on_this_machine)[local], rank, world), "env://"
-        )
+        device = choose_devices(args.gpu_ids, on_this_machine)[local]
+
+        def agreed(args: Namespace, process: Process) -> None:
+            process.agree(
+                {f"--{name}": value for name, value in vars(args).items() if name not in OF_A_MACHINE}
+            )
+            work(args, process)
+
+        _join(agreed, args, Process(device, rank, world), _torchruns_store)
     devices = choose_devices(args.gpu_ids)
     if len(devices) == 1 or args.mode == "test":
         work(args, Process(devices[0]))
@@ -121,7 +148,10 @@ def choose_devices(gpu_ids: list[int] | None, processes: int | None = None) -> l
 
 
 def _join(
-    work: Callable[[Namespace, Process], None], args: Namespace, process: Process, init_method: str
+    work: Callable[[Namespace, Process], None],
+    args: Namespace,
+    process: Process,
+    make_store: Callable[[Process], dist.Store],
 ) -> NoReturn:
     """Works together with the other processes, and ends this one.
 
@@ -130,26 +160,99 @@ def _join(
     for the others.
     """
 
-    def together() -> None:
+    def meet() -> None:
         if process.device.type == "cuda":
             torch.cuda.set_device(process.device)
+        store = make_store(process)
+        wait_for_all(store, process)
         backend = "nccl" if process.device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, init_method, rank=process.rank, world_size=process.world)
+        dist.init_process_group(backend, store=store, rank=process.rank, world_size=process.world)
+
+    def together() -> None:
         work(args, process)
         dist.destroy_process_group()
 
-    code = guarded(together, quiet=not process.is_main)
+    # Each speaks for itself until they have met; from then on the main one does.
+    code = guarded(meet) or guarded(together, quiet=not process.is_main)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
 
 
+def wait_for_all(store: dist.Store, process: Process) -> None:
+    """Returns when every process has come; meanwhile says for which it waits.
+
+    Raises:
+        UserError: some have not come after JOINING seconds.
+    """
+    store.set(f"here/{process.rank}", "")
+    missing = list(range(process.world))
+    began = said = time.monotonic()
+    while missing := [rank for rank in missing if not store.check([f"here/{rank}"])]:
+        now = time.monotonic()
+        if now - began > JOINING:
+            raise UserError(
+                f"{_named(missing)} of {process.world} did not come within {JOINING:g} s: start them too"
+            )
+        if now - said > PATIENCE:
+            process.say(
+                f"waiting for {_named(missing)} of {process.world}, {JOINING - (now - began):.0f} s more"
+            )
+            said = now
+        time.sleep(0.05)
+
+
+def _named(ranks: list[int]) -> str:
+    return f"process{'es' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"
+
+
+def _torchruns_store(process: Process) -> dist.Store:
+    """Where the processes that torchrun has started meet; torchrun's own, where it keeps one for them."""
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    keeps_one = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    is_server = process.is_main and not keeps_one
+    if not is_server:
+        _wait_for_server(host, port, process)
+    try:
+        timeout = timedelta(seconds=JOINING)
+        store = dist.TCPStore(host, port, None, is_server, timeout, wait_for_workers=False)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"process {process.rank} cannot meet the others at {host}:{port}: {reason}"
+        ) from error
+    # A second attempt of torchrun's meets in the same store.
+    return dist.PrefixStore(f"stn_ext {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+
+
+def _wait_for_server(host: str, port: int, process: Process) -> None:
+    """Returns when somebody listens there: PyTorch's store, which waits too, meanwhile prints tracebacks."""
+    began = said = time.monotonic()
+    who = f"process {process.rank}"
+    while True:
+        try:
+            socket.create_connection((host, port), PATIENCE).close()
+            return
+        except OSError as error:
+            now = time.monotonic()
+            if now - began > JOINING:
+                text = f"{who} found no process 0 at {host}:{port} within {JOINING:g} s: {error}"
+                raise UserError(text) from error
+            if now - said > PATIENCE:
+                left = JOINING - (now - began)
+                print(f"{who} waits for process 0 at {host}:{port}, {left:.0f} s more", flush=True)
+                said = now
+            time.sleep(0.1)
+
+
 def _spawn(work: Callable[[Namespace, Process], None], args: Namespace, devices: list[torch.device]) -> None:
     with tempfile.TemporaryDirectory() as directory:
-        init_method = f"file://{directory}/meeting-point"
+        # Ctrl-C reaches this process, which passes it on: the others begin, and import, deaf to it.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         context = torch.multiprocessing.spawn(
-            _child, (work, args, devices, init_method), nprocs=len(devices), join=False
+            _child, (work, args, devices, f"{directory}/meeting-point"), nprocs=len(devices), join=False
         )
+        signal.signal(signal.SIGINT, before)
         try:
             while not context.join():
                 pass
@@ -171,9 +274,7 @@ def _child(
     work: Callable[[Namespace, Process], None],
     args: Namespace,
     devices: list[torch.device],
-    init_method: str,
+    meeting_point: str,
 ) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which passes it on
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     process = Process(devices[rank], rank, len(devices))
-    _join(work, args, process, init_method)
+    _join(work, args, process, lambda process: dist.FileStore(meeting_point, process.world))

@@ -1,9 +1,17 @@
-"""Mistakes of the user, as distinct from faults of the program, and what the command line makes of them."""
+"""Errors that are the user's or the machine's, not faults of the program, and what becomes of them."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+
+import torch
+
+from . import interruption
+
+# What PyTorch says where the CPU's memory ends: it has no class of its own for that.
+_EXHAUSTED = ("can't allocate memory", "not enough memory", "cannot allocate memory", "out of memory")
 
 
 class UserError(Exception):
@@ -14,18 +22,40 @@ class Interrupted(KeyboardInterrupt):
     """Ctrl-C, with a text that says what was saved."""
 
 
+@contextlib.contextmanager
+def memory_for(what: str, options: str) -> Iterator[None]:
+    """Makes a want of memory a UserError, which says what it was wanted for and which options to lower."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        raise UserError(f"there is not enough memory for {what}: lower {options}") from error
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether that is what the error is about, on the CPU or a GPU."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _EXHAUSTED)
+
+
 def guarded(work: Callable[[], None], *, quiet: bool = False) -> int:
     """Runs the work; returns the exit code: 0, 2 for a user's mistake, 130 for an interruption.
 
-    The one line about it goes to stderr, unless quiet.
+    The one line about it goes to stderr, unless quiet. Signals to end raise KeyboardInterrupt meanwhile.
     """
     try:
-        work()
+        interruption.raise_when_signalled()
+        with memory_for("this", "the sizes and numbers on the command line"):
+            work()
         return 0
     except (UserError, OSError) as error:  # OSError: a disc that is full, a file that may not be read
         text, code = f"error: {error}", 2
-    except KeyboardInterrupt as interruption:
-        text, code = str(interruption) or "interrupted", 130
+    except KeyboardInterrupt as stop:
+        interruption.ignore_signals()  # torchrun passes on what the terminal has sent already
+        text, code = str(stop) or "interrupted", 130
     if not quiet:
-        print(" ".join(text.split()), file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # stderr may be full, or its terminal gone
+            print(" ".join(text.split()), file=sys.stderr, flush=True)
     return code

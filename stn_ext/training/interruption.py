@@ -1,11 +1,24 @@
-"""Ctrl-C between two training steps, not in the middle of something."""
+"""Ctrl-C, the wish to terminate and a lost connection: all end a run alike."""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
-from types import FrameType, TracebackType
-from typing import Any
+from types import TracebackType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def raise_when_signalled() -> None:
+    """From here on each signal raises KeyboardInterrupt; but for those that are ignored, as under nohup."""
+    for number in SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
+
+
+def ignore_signals() -> None:
+    """For a process that is ending already."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 class Interruption:
@@ -15,25 +28,24 @@ class Interruption:
     """
 
     def __init__(self) -> None:
-        self._requested = False
-        self._before: dict[int, Callable[[int, FrameType | None], Any]] = {}
+        self.requested = False
+        self._handled = [n for n in SIGNALS if signal.getsignal(n) is signal.default_int_handler]
 
     def __enter__(self) -> Interruption:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            if signal.getsignal(number) is signal.default_int_handler:
-                self._before[number] = signal.default_int_handler
-                signal.signal(number, self._request)
+        for number in self._handled:
+            signal.signal(number, self._request)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        for number in self._handled:
+            signal.signal(number, signal.SIG_IGN if self.requested else signal.default_int_handler)
 
     def _request(self, number: int, frame: object) -> None:
-        self._requested = True
+        self.requested = True
 
     def check(self) -> None:
-        if self._requested:
+        """Raises KeyboardInterrupt where a signal has come."""
+        if self.requested:
             raise KeyboardInterrupt

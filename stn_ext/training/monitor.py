@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import os
+import socket
 import sys
 import time
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -15,30 +20,49 @@ from .data import ImageSet, Normalisation, pictures
 from .engine import Metrics, predictions
 
 REFRESH = 0.3  # seconds between two looks at the device's sums, each of which waits for the device
+SILENCE = 60.0  # seconds without a word where there is no terminal
+
+
+_BOARDS = itertools.count()  # of this process: each has a file of its own
 
 
 class Bar:
-    """A progress bar where there is a terminal; nothing elsewhere. Call it after every step."""
+    """A progress bar where there is a terminal; elsewhere a line a minute. Call it after every step."""
 
     def __init__(self, title: str, num_images: int, enabled: bool) -> None:
         from tqdm import tqdm
 
-        disable = not (enabled and sys.stdout.isatty())
+        self._title, self._total = title, num_images
+        self._enabled, self._on_terminal = enabled, sys.stdout.isatty()
         self._bar = tqdm(
-            total=num_images, desc=title, unit=" images", disable=disable, leave=False, file=sys.stdout
+            total=num_images,
+            desc=title,
+            unit=" images",
+            disable=not (enabled and self._on_terminal),
+            leave=False,
+            file=sys.stdout,
         )
-        self._next = 0.0
+        self._done, self._began = 0, time.monotonic()
+        self._next = self._began + (0 if self._on_terminal else SILENCE)
 
     def __call__(self, images: int, totals: Tensor) -> None:
-        if self._bar.disable:
+        if not self._enabled:
             return
+        self._done += images
         self._bar.update(images)
-        if time.monotonic() >= self._next:
-            metrics = Metrics.of(totals)
-            self._bar.set_postfix_str(
-                f"loss {metrics.loss:.4f}, accuracy {metrics.accuracy:.2%}", refresh=False
-            )
-            self._next = time.monotonic() + REFRESH
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + (REFRESH if self._on_terminal else SILENCE)
+        metrics = Metrics.of(totals)
+        figures = f"loss {metrics.loss:.4f}, accuracy {metrics.accuracy:.2%}"
+        if self._on_terminal:
+            self._bar.set_postfix_str(figures, refresh=False)
+            return
+        speed = self._done / (now - self._began)
+        left = (self._total - self._done) / speed / 60
+        share = f"{self._done} of {self._total} images"
+        print(f"  {self._title}: {share}, {figures}; {speed:.3g} images/s, {left:.0f} min left", flush=True)
 
     def __enter__(self) -> Bar:
         return self
@@ -48,28 +72,71 @@ class Bar:
 
 
 class Board:
-    """TensorBoard's events of a run."""
+    """TensorBoard's events of a run.
+
+    They are written in this thread, not by SummaryWriter's, so that an error is met here: training goes on
+    without the events where their disk is full, and says so once.
+    """
 
     def __init__(self, directory: Path, first_epoch: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
+        who = f"{socket.gethostname()}.{os.getpid()}.{next(_BOARDS)}"
+        self._path = directory / f"events.out.tfevents.{int(time.time()):010d}.{who}"
+        self._file: BinaryIO | None = None
+        try:
+            self._file = open(self._path, "xb")  # noqa: SIM115
+        except OSError as error:
+            self._give_up(error)
         # What an interrupted run wrote beyond its last checkpoint is hidden.
-        self._writer = SummaryWriter(str(directory), purge_step=first_epoch)
+        start = SessionLog(status=SessionLog.START)
+        self._write(Event(file_version="brain.Event:2"), Event(session_log=start, step=first_epoch))
 
     def scalars(self, epoch: int, train: Metrics, validation: Metrics, more: dict[str, float]) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from torch.utils.tensorboard.summary import scalar
+
         values = {"loss/train": train.loss, "loss/validation": validation.loss}
         values |= {"accuracy/train": train.accuracy, "accuracy/validation": validation.accuracy}
-        for name, value in (values | more).items():
-            self._writer.add_scalar(name, value, epoch)
-        self._writer.flush()
+        values |= more
+        self._write(*(Event(summary=scalar(name, value), step=epoch) for name, value in values.items()))
 
     def images(self, epoch: int, pairs: Tensor) -> None:
         """pairs: uint8 pictures (N, 1 or 3, H, W), drawn in rows of up to five."""
-        self._writer.add_image("input and warped", grid(pairs, columns=5), epoch)
-        self._writer.flush()
+        from tensorboard.compat.proto.event_pb2 import Event
+        from torch.utils.tensorboard.summary import image
+
+        self._write(
+            Event(summary=image("input and warped", grid(pairs, columns=5), dataformats="CHW"), step=epoch)
+        )
 
     def close(self) -> None:
-        self._writer.close()
+        if self._file:
+            self._file.close()
+
+    def _write(self, *events: Any) -> None:
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        if self._file is None:
+            return
+        try:
+            for event in events:
+                event.wall_time = time.time()
+                RecordWriter(self._file).write(event.SerializeToString())
+            self._file.flush()
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        print(
+            f"cannot write {self._path}: {error.strerror}: going on without TensorBoard's events",
+            file=sys.stderr,
+            flush=True,
+        )
+        if self._file:
+            with contextlib.suppress(OSError):
+                self._file.close()
+        self._file = None
 
 
 def grid(images: Tensor, columns: int) -> Tensor:

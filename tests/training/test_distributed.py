@@ -1,8 +1,11 @@
 """Two processes on the CPU do what one does, and one of them writes."""
 
+import contextlib
 import json
 import os
 import signal
+import socket
+import struct
 import sys
 from argparse import Namespace
 
@@ -16,7 +19,7 @@ from stn_ext.training.data import Normalisation
 from stn_ext.training.distributed import Process, choose_devices
 from stn_ext.training.errors import UserError
 from stn_ext.training.train import distribute
-from tests.command_line import directories, run, started, succeed
+from tests.command_line import ROOT, directories, environment, run, started, succeed
 
 CPU = torch.device("cpu")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -126,6 +129,95 @@ if __name__ == "__main__":
     assert errors.count("go on with: python main.py") == 1 and "Traceback" not in errors
     (path,) = (tmp_path / "checkpoints/stn/mnist").iterdir()
     assert torch.load(path, weights_only=True)["epoch"] == int(path.stem[-5:])
+
+
+def ranks(port: int, *ranks: int, options=()) -> contextlib.ExitStack:
+    """Some of two processes, as torchrun would start them; yields the list of them."""
+
+    @contextlib.contextmanager
+    def all_started():
+        with contextlib.ExitStack() as stack:
+            yield [
+                stack.enter_context(
+                    started(
+                        "main.py", *OPTIONS, *options,
+                        env={**environment(), "RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank),
+                             "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)},
+                    )
+                )
+                for rank in ranks
+            ]  # fmt: skip
+
+    return all_started()
+
+
+@pytest.fixture
+def port():
+    with socket.socket() as listening:
+        listening.bind(("localhost", 0))
+        return listening.getsockname()[1]
+
+
+@pytest.mark.parametrize("signalled", [[0, 1], [1]])
+def test_signals_to_the_processes_themselves(tmp_path, port, signalled):
+    """torchrun's own exit code after Ctrl-C is 1, whatever its processes'."""
+    options = ["--num_epoch", "100000", "--num_freq_save", "100000", *directories(tmp_path)]
+    with ranks(port, 0, 1, options=options) as processes:
+        while not processes[0].stdout.readline().startswith("epoch 1/"):
+            assert processes[0].poll() is None, processes[0].stderr.read()
+        for rank in signalled:
+            processes[rank].send_signal(signal.SIGINT)
+        errors = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [
+        130 if rank in signalled else 2 for rank in (0, 1)
+    ]
+    assert len(errors[0].splitlines()) == 1 and "go on with: python main.py" in errors[0] and errors[1] == ""
+    (path,) = (tmp_path / "checkpoints/stn/mnist").glob("*.pth")
+    assert torch.load(path, weights_only=True)["epoch"] == int(path.stem[-5:])
+
+
+@pytest.mark.parametrize(
+    "program, message",
+    [
+        ("sys.argv += ['--limit', str(200 + rank)]", "--limit: 200 in process 0, 201 in process 1"),
+        ("sys.argv += ['--seed', '7'] * rank", "--seed: 0 in process 0, 7 in process 1"),
+        # As on two machines, of which each has its own files.
+        ("sys.argv += ['--dir_data', f'{root}/{rank}']", "the training images: 90 with checksum"),
+    ],
+)
+def test_processes_that_differ_are_refused(tmp_path, program, message):
+    for rank in (0, 1):
+        raw = tmp_path / str(rank) / "MNIST/raw"
+        raw.mkdir(parents=True)
+        header = struct.pack(">4I", 0x0803, 100, 28, 28)
+        (raw / "train-images-idx3-ubyte").write_bytes(header + bytes([rank]) * 100 * 28 * 28)
+        (raw / "train-labels-idx1-ubyte").write_bytes(struct.pack(">2I", 0x0801, 100) + bytes(100))
+    script = tmp_path / "program.py"
+    script.write_text(
+        f"import os, runpy, sys\nroot, rank = {str(tmp_path)!r}, int(os.environ['RANK'])\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\n{program}\nrunpy.run_path('main.py', run_name='__main__')\n"
+    )
+    done = run(script, *OPTIONS, *directories(tmp_path), prefix=TORCHRUN)
+    assert done.returncode != 0
+    assert done.stderr.count("error: ") == 1 and f"error: the processes differ in {message}" in done.stderr
+
+
+def test_a_process_that_does_not_come_is_named(monkeypatch, capsys):
+    monkeypatch.setattr(distributed, "JOINING", 0.5)
+    monkeypatch.setattr(distributed, "PATIENCE", 0.1)
+    with pytest.raises(UserError, match=r"processes 1, 2 of 3 did not come within 0.5 s"):
+        distributed.wait_for_all(torch.distributed.HashStore(), Process(CPU, 0, 3))
+    assert "waiting for processes 1, 2 of 3, 0 s more" in capsys.readouterr().out
+
+
+def test_a_main_process_that_does_not_come_is_named(monkeypatch, capsys, port):
+    monkeypatch.setattr(distributed, "JOINING", 0.5)
+    monkeypatch.setattr(distributed, "PATIENCE", 0.1)
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    monkeypatch.setenv("MASTER_PORT", str(port))
+    with pytest.raises(UserError, match=f"process 1 found no process 0 at localhost:{port} within 0.5 s"):
+        distributed._torchruns_store(Process(CPU, 1, 2))
+    assert f"process 1 waits for process 0 at localhost:{port}" in capsys.readouterr().out
 
 
 # --- choice of devices ---
