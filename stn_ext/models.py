@@ -8,10 +8,10 @@ from the images' shape: nothing here is fixed to 28 x 28 pixels, one channel or 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import count
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 Shape = tuple[int, int, int]
+M = TypeVar("M")
 
 
 class ImageClassifier(nn.Module):
@@ -151,39 +152,32 @@ def create_model(
     if net not in NETS:
         raise ValueError(f"unknown net {net!r}: expected one of {', '.join(NETS)}")
     parts = NETS[net]
-    seen = (num_transformers * shape[0], *(warp_size or shape[1:]))
-    try:
+
+    def with_transformer() -> ImageClassifier:
+        seen = (num_transformers * shape[0], *(warp_size or shape[1:]))
         # The classifier comes first: it draws the same initial weights with a transformer and without.
-        if transformer:
-            classifier = parts.classifier(seen, num_classes, width or parts.width(seen))
-            transformers = [
-                SpatialTransformer(
-                    parts.localization(shape, transforms.create(transform).num_parameters),
-                    transform,
-                    warp_size,
-                    antialias=antialias,
-                )
-                for _ in range(num_transformers)
-            ]
-            front = transformers[0] if num_transformers == 1 else ParallelTransformers(transformers)
-            return ImageClassifier(classifier, front)
+        classifier = parts.classifier(seen, num_classes, width or parts.width(seen))
+        transformers = [
+            SpatialTransformer(
+                parts.localization(shape, transforms.create(transform).num_parameters),
+                transform,
+                warp_size,
+                antialias=antialias,
+            )
+            for _ in range(num_transformers)
+        ]
+        front = transformers[0] if num_transformers == 1 else ParallelTransformers(transformers)
+        return ImageClassifier(classifier, front)
+
+    def without() -> ImageClassifier:
+        chosen = width or parts.width(shape)
         if widened:
-            with torch.random.fork_rng(devices=[]):  # the control's own weights come after
-                model = create_model(
-                    net,
-                    shape,
-                    num_classes,
-                    transformer=True,
-                    transform=transform,
-                    num_transformers=num_transformers,
-                    warp_size=warp_size,
-                    width=width,
-                )
-                width = _width_for(num_parameters(model), parts, shape, num_classes)
-        return ImageClassifier(parts.classifier(shape, num_classes, width or parts.width(shape)))
-    except RuntimeError as error:
-        _, height, width = shape
-        raise ValueError(f"images of {height} x {width} are too small for the net {net!r}") from error
+            with torch.device("meta"):
+                parameters = num_parameters(with_transformer())
+                chosen = _width_for(parameters, parts, shape, num_classes)
+        return ImageClassifier(parts.classifier(shape, num_classes, chosen))
+
+    return _build(with_transformer if transformer else without, net, shape)
 
 
 def create_localiser(net: str, shape: Shape, *, size: tuple[int, int], width: int | None = None) -> Localiser:
@@ -204,7 +198,8 @@ def create_localiser(net: str, shape: Shape, *, size: tuple[int, int], width: in
             f"windows of {size[0]} x {size[1]} pixels: expected the shape of the images, {shape[1]} x "
             f"{shape[2]}, and at most 0.84 of their size"
         )
-    try:
+
+    def build() -> Localiser:
         network = NETS[net].localization(shape, 3)
         # All windows start in the middle of the image, of the same size; Inside bounds both from there.
         head = network[-1]
@@ -215,8 +210,8 @@ def create_localiser(net: str, shape: Shape, *, size: tuple[int, int], width: in
         encoder = RandomEncoder(shape[0], width or 16)
         encoder(torch.zeros(1, shape[0], *size))  # raises where the windows are too small
         return Localiser(encoder, SpatialTransformer(localization, "attention", size, identity=False))
-    except RuntimeError as error:
-        raise ValueError(f"images of {shape[1]} x {shape[2]} are too small for the net {net!r}") from error
+
+    return _build(build, net, shape)
 
 
 class RandomEncoder(nn.Module):
@@ -257,9 +252,23 @@ def num_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+def _build(make: Callable[[], M], net: str, shape: Shape) -> M:
+    """What make returns, or a ValueError where the images are too small for the layers."""
+    try:
+        with torch.device("meta"):  # first without memory: nothing but a shape can be the matter
+            make()
+    except RuntimeError as error:
+        raise ValueError(f"images of {shape[1]} x {shape[2]} are too small for the net {net!r}") from error
+    return make()
+
+
 def _width_for(parameters: int, parts: Net, shape: Shape, num_classes: int) -> int:
     """The least width at which the classifier has so many parameters."""
-    return next(w for w in count(1) if num_parameters(parts.classifier(shape, num_classes, w)) >= parameters)
+    widths = range(1, 2**20)
+    found = bisect_left(
+        widths, parameters, key=lambda width: num_parameters(parts.classifier(shape, num_classes, width))
+    )
+    return widths[found]
 
 
 def small_classifier(shape: Shape, num_classes: int, width: int) -> nn.Sequential:

@@ -53,7 +53,7 @@ def test_a_mosaic_has_the_images_in_their_places(results):
     [
         (["--name_data", "none"], "no test results in"),
         (["--name_data", "tiny", "--output", "figure.nonsense"], "cannot write figure.nonsense"),
-        (["--num_columns", "0"], "expected a whole number above 0"),
+        (["--num_columns", "0"], "expected a whole number from 1 to 1,000"),
     ],
 )
 def test_mistakes_get_one_line_and_exit_code_2(results, options, message):

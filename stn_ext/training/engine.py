@@ -12,15 +12,19 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, update_bn
 
 from ..models import ImageClassifier
+from ..nn import SpatialTransformer
 from .data import ImageSet, Normalisation
 from .distributed import Process
 from .errors import UserError
 from .objectives import OBJECTIVES, Objective
 
-EVALUATION_BATCH = 500  # images; fixed, so that the same network gives the same bits whatever --batch_size
+# Fixed, so that the same network gives the same bits whatever --batch_size: images, and fewer of large ones.
+EVALUATION_BATCH = 500
+EVALUATION_PIXELS = EVALUATION_BATCH * 84 * 84
+STATISTICS_IMAGES = 1000  # of which batch normalisation's statistics are taken, at most
 
 
 @dataclass(frozen=True)
@@ -160,9 +164,30 @@ def predictions(
 ) -> Iterator[tuple[ImageSet, Tensor, Any]]:
     """Batch by batch in the data's order: (the batch, what the classifier saw, the model's outputs)."""
     model.eval()
-    for start in range(0, len(data), EVALUATION_BATCH):
-        batch = data[start : start + EVALUATION_BATCH]
+    size = evaluation_batch(model, data)
+    for start in range(0, len(data), size):
+        batch = data[start : start + size]
         yield batch, *model.look(normalisation.apply(batch.images))
+
+
+def evaluation_batch(model: nn.Module, data: ImageSet) -> int:
+    """How many images a batch has that needs no gradients: memory for what the layers put out is bounded."""
+    sizes = [module.size for module in model.modules() if isinstance(module, SpatialTransformer)]
+    pixels = max(math.prod(size) for size in (data.shape[1:], *filter(None, sizes)))
+    return max(1, min(EVALUATION_BATCH, EVALUATION_PIXELS // pixels))
+
+
+def settle(model: nn.Module, data: ImageSet, normalisation: Normalisation) -> None:
+    """Takes batch normalisation's statistics anew, with the present weights, of the first images.
+
+    The running averages are those of weights gone by: where training has few steps, the network that is
+    validated would not be the one that was trained. Every process comes to the same statistics.
+    """
+    images = data.images[:STATISTICS_IMAGES]
+    batches = images.tensor_split(-(-len(images) // evaluation_batch(model, data)))  # all nearly of one size
+    device = images.device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):  # dropout's draws stay the same
+        update_bn(map(normalisation.apply, batches), model)
 
 
 @torch.no_grad()

@@ -10,12 +10,13 @@ import torch
 from ..models import ImageClassifier, num_parameters
 from . import checkpoints, config, data, datasets, engine, report
 from .distributed import Process
-from .errors import UserError
+from .errors import UserError, memory_for
 from .files import make_directory
 from .objectives import OBJECTIVES
 from .run import ARCHITECTURE, about_of, check_architecture, rebuild
 
 
+@memory_for("the test", "--limit")
 def test(args: Namespace, process: Process) -> None:
     """Tests a trained network on the whole test set, and reports in [dir_result].
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from . import checkpoints, config, data, datasets, engine
+from . import checkpoints, config, data, datasets, engine, footprint
 from .distributed import Process
-from .errors import Interrupted, UserError
+from .errors import Interrupted, UserError, memory_for, out_of_memory
 from .files import make_directory, set_aside, write_atomically
 from .interruption import Interruption
 from .monitor import Bar, Board, epoch_line, examples, side_by_side
@@ -22,6 +22,7 @@ from .objectives import OBJECTIVES
 from .run import About, Run, about_of, check_architecture
 
 
+@memory_for("training", "--batch_size, --width, --num_transformers, --warp_size, --image_size or --limit")
 def train(args: Namespace, process: Process) -> None:
     """Trains a network, or goes on with one, as the options say.
 
@@ -30,9 +31,13 @@ def train(args: Namespace, process: Process) -> None:
         Interrupted: Ctrl-C; the last whole epoch has been saved.
     """
     saved, training, validation, about = process.main_first(lambda: prepare(args, process))
+    process.agree(
+        {"the epoch to go on from": saved["epoch"] if saved else 0, **digests(training, validation, process)}
+    )
     if saved and saved["epoch"] >= args.num_epoch:
         process.say(f"epoch {saved['epoch']} of {args.num_epoch} is done: raise --num_epoch to go on")
         return
+    footprint.check_training(args, about, len(training), process)
     run = Run(args, about, len(training), process)
     if saved:
         run.restore(saved)
@@ -45,10 +50,29 @@ def train(args: Namespace, process: Process) -> None:
         try:
             train_epochs(run, training, validation, saver, board, interruption)
         except KeyboardInterrupt:
-            raise Interrupted(saver.finish()) from None
+            raise Interrupted(f"interrupted: {saver.finish()}") from None
+        except RuntimeError as error:
+            if process.world == 1 or out_of_memory(error):
+                raise
+            # One of the other processes has gone: by the same signal as comes here, or otherwise.
+            saved_state = saver.finish()
+            if interruption.requested:
+                raise Interrupted(f"interrupted: {saved_state}") from None
+            raise UserError(f"another process has ended, and so this one: {saved_state}") from error
         finally:
             if board:
                 board.close()
+
+
+def digests(training: datasets.TrainingSet, validation: data.ImageSet, process: Process) -> dict[str, str]:
+    """What tells the data of one process from another's."""
+    if process.world == 1:
+        return {}
+    sets = {"the training images": training.images, "the validation images": validation}
+    return {
+        name: f"{len(images)} with checksum {datasets.checksum(images.to(torch.device('cpu')))[:12]}"
+        for name, images in sets.items()
+    }
 
 
 def train_epochs(
@@ -72,18 +96,19 @@ def train_epochs(
         epoch = run.epoch + 1
         rates = {f"learning rate/{group['name']}": group["lr"] for group in run.optimizer.param_groups}
         order = engine.epoch_order(len(training), args.batch_size, run.order)
+        images = training.epoch(epoch)
         began = time.perf_counter()
         with Bar(f"epoch {epoch}/{args.num_epoch}", len(training), process.is_main) as bar:
 
-            def after_step(images: int, totals: Tensor, bar: Bar = bar) -> None:
+            def after_step(count: int, totals: Tensor, bar: Bar = bar) -> None:
                 interruption.check()
-                bar(images, totals)
+                bar(count, totals)
 
             metrics = engine.train_epoch(
                 trained,
                 run.optimizer,
                 run.scheduler,
-                training.epoch(epoch),
+                images,
                 normalisation,
                 order,
                 process,
@@ -95,6 +120,7 @@ def train_epochs(
         speed = len(training) / seconds
         if not metrics.loss < float("inf"):
             raise UserError(f"the loss became {metrics.loss} in epoch {epoch}: lower --lr_cls and --lr_stn")
+        engine.settle(run.network, images, normalisation)
         process.share_buffers(run.network)
         held_out = engine.evaluate(run.network, validation, normalisation, process)
         if isinstance(run.scheduler, ReduceLROnPlateau):
@@ -135,16 +161,16 @@ class Saver:
         self.epoch_on_disk = epoch
 
     def finish(self) -> str:
-        """Saves the last whole epoch after an interruption; returns what to tell the user."""
+        """Saves the last whole epoch of a run that ends early; returns what to tell the user."""
         epoch, _ = self.last
         if epoch == 0:
-            return "interrupted before the end of the first epoch: nothing was saved"
+            return "no epoch was finished, and nothing is saved"
         if self.epoch_on_disk < epoch:
             self.write()
         where = [name for name in vars(self.args) if name in self.args.given and name in config.PLACES]
         words = [word for name in where for word in (f"--{name}", getattr(self.args, name))]
         command = shlex.join(["python", "main.py", "--mode", "train", *words, "--train_continue", "on"])
-        return f"interrupted: epoch {epoch} is saved; go on with: {command}"
+        return f"epoch {epoch} is saved; go on with: {command}"
 
 
 def find_checkpoint_to_continue(args: Namespace, process: Process) -> dict | None:

@@ -55,10 +55,10 @@ def test_gpu_ids():
         (["--scope", "../up"], "expected letters"),
         (["--name_data", "cifar"], "invalid choice: 'cifar' .*mnist.*fashion_mnist.*kmnist.*imagefolder"),
         (["--net", "big"], "invalid choice"),
-        (["--num_epoch", "0"], "whole number above 0"),
-        (["--batch_size", "many"], "whole number above 0, but got 'many'"),
-        (["--lr_cls", "-1"], "a number, 0 or more"),
-        (["--lr_cls", "nan"], "a number, 0 or more"),
+        (["--num_epoch", "0"], r"a whole number from 1 to 1,000,000 \(epochs"),
+        (["--batch_size", "many"], r"from 1 to 2,147,483,647 \(images, .*\), but got 'many'"),
+        (["--lr_cls", "-1"], r"a number from 0 to 1e\+06"),
+        (["--lr_cls", "nan"], r"a number from 0 to 1e\+06"),
         (["--beta1", "1"], "a number from 0 to below 1"),
         (["--gpu_ids", "0,0"], "different GPU ids"),
         (["--gpu_ids", "zero"], "different GPU ids"),
@@ -70,11 +70,34 @@ def test_gpu_ids():
         (["--name_data", "imagefolder", "--image_background", "#ff000080"], "a colour such as white"),
         (["--epoch", "3"], "for --mode test only"),
         (["--unknown"], "unrecognized arguments"),
+        (["--width", "9" * 5000], "from 1 to 65,536 .*, but got '9{59}"),
     ],
 )
 def test_mistakes(argv, message):
     with pytest.raises(UserError, match=message):
         config.parse(argv)
+
+
+NUMBERS = [option.dest for option in config.build_parser()._actions if type(option.default) in (int, float)]
+NUMBERS += ["epoch", "image_size", "limit", "warp_size", "weight_decay", "width"]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("text", ["1e400", "inf", "-1", "9" * 30, str(2**63), "0x10", "", "½"])
+def test_every_number_has_bounds_and_says_them(name, text):
+    with pytest.raises(UserError) as error:
+        config.parse([f"--{name}={text}"])
+    assert f"--{name}" in str(error.value).lower() and "expected a" in str(error.value)
+    assert len(str(error.value)) < 300
+
+
+def test_a_value_takes_one_line_and_words_are_told_apart():
+    assert config.show(["blue", "green"]) == "blue green" and config.show([28, 28]) == "28 28"
+    names = ["two words", "line\nbreak: 1", "'", "\udcff", "\x1b[31m", "", "schön"]
+    shown = config.show(names)
+    assert shown.isprintable() and shown.startswith("'two words' 'line\\nbreak: 1' ")
+    assert shown.endswith(" '' schön")
+    assert len(config.show("a path\nof two lines").splitlines()) == 1
 
 
 def test_help_groups_the_options_and_states_each_default():

@@ -1,0 +1,303 @@
+"""The options of main.py: their names, values, defaults and help."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable
+from typing import NoReturn
+
+from ..models import NETS
+from ..transforms import TRANSFORMS
+from . import datasets
+from .distortions import DISTORTIONS
+from .errors import UserError
+from .values import color, fraction, gpu_ids, number, whole
+
+# What the numbers are. Their sizes together are checked against the memory that there is (footprint.py).
+COUNT = whole(1, 2**31 - 1, "images, which are counted in 32 bits")
+EPOCHS = whole(1, 10**6, "epochs, whose figures every checkpoint holds")
+RATE = number(0, 1e6, "weights that take larger steps are no numbers soon")
+SEED = whole(0, 2**32 - 1, "32 bits, which every random generator takes")
+SIDE = whole(1, 65_535, "pixels; no JPEG has a longer side")
+THREADS = whole(0, 256, "threads of one process")
+WIDTH = whole(1, 65_536, "channels or units of one layer")
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Wide enough to be read."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=32, width=110)
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose mistakes take one line."""
+
+    def __init__(self, **options) -> None:
+        super().__init__(formatter_class=HelpFormatter, **options)
+
+    def error(self, message: str) -> NoReturn:
+        message = re.sub(r"\S{100,}", lambda word: f"{word[0][:60]}...", message)
+        raise UserError(f"{message} (see --help)")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="main.py",
+        description="Trains and tests image classifiers with and without a spatial transformer in front.",
+        allow_abbrev=False,
+    )
+
+    for title, add_options in (
+        ("what to do", _task_options),
+        ("data", _data_options),
+        ("network and training", _training_options),
+        ("learning-rate policy", _policy_options),
+        ("output; each goes into [directory]/[scope]/[name_data]", _output_options),
+    ):
+        add_options(parser.add_argument_group(title).add_argument)
+    return parser
+
+
+def _task_options(option: Callable) -> None:
+    option(
+        "--mode", choices=["train", "test"], default="train", help="train a network, or test a trained one"
+    )
+    option(
+        "--scope",
+        default="stn",
+        help="name of the experiment: stn (with a spatial transformer), cls (without, the control), "
+        "or a name of your own together with --transformer",
+    )
+    option(
+        "--transformer",
+        choices=["on", "off"],
+        default=argparse.SUPPRESS,
+        help="whether a spatial transformer stands in front of the classifier (default: as the scope says)",
+    )
+    option("--train_continue", choices=["on", "off"], default="off", help="go on from the latest checkpoint")
+    option(
+        "--epoch",
+        type=EPOCHS,
+        default=argparse.SUPPRESS,
+        help="the epoch whose checkpoint is tested (default: the latest)",
+    )
+    option(
+        "--gpu_ids",
+        type=gpu_ids,
+        default=argparse.SUPPRESS,
+        metavar="ID[,ID...]",
+        help=(
+            "GPUs to use; several train together; -1 for the CPU "
+            "(default: GPU 0 where there is one, else the CPU; under torchrun each process its own)"
+        ),
+    )
+    option("--seed", type=SEED, default=0, help="fixes initial weights, order of images and dropout")
+
+
+def _data_options(option: Callable) -> None:
+    option(
+        "--name_data",
+        choices=datasets.NAMES,
+        default="mnist",
+        metavar="NAME",
+        help="the data set: mnist, fashion_mnist, kmnist or imagefolder (your own pictures); with one of "
+        f"{', '.join('_' + name for name in DISTORTIONS)} after any but the last, distorted anew in each "
+        "epoch: mnist_rts, fashion_mnist_tc, ...; coloc and coloc_t are co-localisation",
+    )
+    option(
+        "--dir_data",
+        default="./datasets",
+        help="holds [MNIST|FashionMNIST|KMNIST]/raw/*-ubyte[.gz] as torchvision has them, "
+        "or for imagefolder train/CLASS and test/CLASS, with pictures in any format that Pillow reads",
+    )
+    option(
+        "--image_size",
+        type=SIDE,
+        nargs="+",
+        default=argparse.SUPPRESS,
+        metavar="PIXELS",
+        help="imagefolder: resize to HEIGHT WIDTH, or to one number for both (default: the first image's)",
+    )
+    option(
+        "--image_channels",
+        type=int,
+        choices=[1, 3],
+        default=argparse.SUPPRESS,
+        help="imagefolder: grey or colour (default: grey where all images are)",
+    )
+    option(
+        "--image_background",
+        type=color,
+        default=argparse.SUPPRESS,
+        metavar="COLOUR",
+        help="imagefolder: what shows where images are transparent: a name, or #ff8000 and the like "
+        "(default: white)",
+    )
+    option(
+        "--name_class",
+        default=argparse.SUPPRESS,
+        metavar="CLASS",
+        help="co-localisation (_coloc, _coloc_t): the one class whose images are used (default: the first)",
+    )
+    option(
+        "--limit",
+        type=COUNT,
+        default=argparse.SUPPRESS,
+        metavar="N",
+        help="use only the first N training images and the first N test images (default: all)",
+    )
+    option(
+        "--num_workers",
+        type=THREADS,
+        default=4,
+        help=(
+            "threads that decode imagefolder's files at the start and write test's PNG files; "
+            "the training loop itself needs none, as its data lies in memory"
+        ),
+    )
+
+
+def _training_options(option: Callable) -> None:
+    option(
+        "--net",
+        choices=list(NETS),
+        default="cnn",
+        help="cnn: a modern network; small: the classic one; paper_fcn, paper_cnn: those of Jaderberg et al.",
+    )
+    option(
+        "--width",
+        type=WIDTH,
+        default=argparse.SUPPRESS,
+        help="channels or units of the classifier's first layer, on which the others' depend "
+        "(default: the net's own)",
+    )
+    option(
+        "--transform",
+        choices=list(TRANSFORMS),
+        default="affine",
+        help="the maps among which the transformer finds one for each image",
+    )
+    option(
+        "--num_transformers",
+        type=whole(1, 64, "networks of their own, each of which sees every image"),
+        default=1,
+        help="side by side, each with its own localisation network; the classifier sees all their outputs",
+    )
+    option(
+        "--warp_size",
+        type=SIDE,
+        nargs="+",
+        default=argparse.SUPPRESS,
+        metavar="PIXELS",
+        help="HEIGHT WIDTH of a transformer's output, or one number for both (default: the images')",
+    )
+    option(
+        "--antialias",
+        choices=["on", "off"],
+        default="off",
+        help="average over each pixel of a --warp_size that is much smaller than the images",
+    )
+    option(
+        "--control",
+        choices=["same", "widened"],
+        default="same",
+        help="without a transformer: the same classifier; or one so much wider that it has as many "
+        "parameters as with the transformer that the options above describe",
+    )
+    option("--num_epoch", type=EPOCHS, default=10, help="passes over the training images")
+    option("--batch_size", type=COUNT, default=128, help="images a step, over all processes together")
+    option(
+        "--lr_stn",
+        "--lr_STN",
+        dest="lr_stn",
+        type=RATE,
+        default=1e-3,
+        metavar="LR",
+        help="learning rate of the localisation network",
+    )
+    option(
+        "--lr_cls",
+        "--lr_CLS",
+        dest="lr_cls",
+        type=RATE,
+        default=4e-3,
+        metavar="LR",
+        help="learning rate of the classifier",
+    )
+    option("--label_smoothing", type=fraction, default=0.0, help="share of a label spread over all classes")
+    option(
+        "--ema",
+        type=fraction,
+        default=0.0,
+        metavar="DECAY",
+        help="validate and test the weights' exponential moving average over steps, such as 0.999 (0: off)",
+    )
+    option("--optim", choices=["adam", "sgd", "rmsprop"], default="adam", help="optimiser (adam is AdamW)")
+    option(
+        "--beta1", type=fraction, default=0.9, help="Adam's first coefficient; momentum for sgd and rmsprop"
+    )
+    option(
+        "--weight_decay",
+        type=number(0, 1e3, "beyond 1 over the learning rate weights would change sign"),
+        default=argparse.SUPPRESS,
+        help="decay of the weights, decoupled from the gradient for adam "
+        "(default: 0.05 for adam, 0.0001 for sgd and rmsprop)",
+    )
+
+
+def _policy_options(option: Callable) -> None:
+    option(
+        "--lr_policy",
+        choices=["linear", "step", "plateau", "cosine"],
+        default="cosine",
+        help=(
+            "linear and cosine: fall smoothly until the last step; "
+            "step: times --lr_decay every --lr_step epochs; "
+            "plateau: times --lr_decay when the validation loss has not fallen for --lr_patience epochs"
+        ),
+    )
+    option(
+        "--lr_warmup",
+        type=number(0, 1e6, "epochs"),
+        default=1.0,
+        metavar="EPOCHS",
+        help="rise linearly from 0 over the first epochs (all but plateau)",
+    )
+    option(
+        "--lr_final", type=fraction, default=0.0, help="linear, cosine: what remains of the rate at the end"
+    )
+    option("--lr_step", type=EPOCHS, default=3, metavar="EPOCHS", help="step: epochs between two falls")
+    option("--lr_decay", type=fraction, default=0.3, help="step, plateau: factor of a fall")
+    option(
+        "--lr_patience",
+        type=whole(0, 10**6, "epochs"),
+        default=1,
+        metavar="EPOCHS",
+        help="plateau: epochs to wait",
+    )
+
+
+def _output_options(option: Callable) -> None:
+    option("--dir_log", default="./log", help="arg.txt and TensorBoard's events")
+    option("--dir_checkpoint", default="./checkpoints", help="model_epoch00001.pth, ...")
+    option(
+        "--dir_result",
+        default="./results",
+        help="the test's images, metrics.json, predictions.csv, index.html",
+    )
+    option(
+        "--num_freq_disp",
+        type=EPOCHS,
+        default=1,
+        metavar="EPOCHS",
+        help="every how many epochs TensorBoard gets the same digits, input and warped",
+    )
+    option(
+        "--num_freq_save",
+        type=EPOCHS,
+        default=1,
+        metavar="EPOCHS",
+        help="every how many epochs a checkpoint is written; the last epoch's always is",
+    )
