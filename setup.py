@@ -40,10 +40,20 @@ CXX = os.environ.get("CXX", "c++")
 ARCHITECTURES = os.environ["TORCH_CUDA_ARCH_LIST"] if TOOLKIT else ""
 DEBUG = os.environ.get("DEBUG", "0") not in ("", "0")
 
-# A folder that stays, so that ninja sees what is built already; one for each PyTorch and kind of build.
+
+def ninja_version():
+    """Of the ninja that builds; cpp_extension does without one where there is none."""
+    try:
+        return subprocess.check_output(["ninja", "--version"], text=True).strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "none"
+
+
+# A folder that stays, so that ninja sees what is built already; one for each PyTorch, kind of build,
+# and ninja: a version takes for outdated what another has built, and isolated builds bring their own.
 DEVICE = f"cuda{TOOLKIT.version}" if TOOLKIT else "cpu"
 KIND = f"{sysconfig.get_config_var('SOABI')}-torch{torch.__version__}-{DEVICE}{'-debug' if DEBUG else ''}"
-BUILD = ROOT / "build" / KIND
+BUILD = ROOT / "build" / f"{KIND}-ninja{ninja_version()}"
 # PyTorch by a name that stays: an isolated build may find it in a temporary folder.
 TORCH = BUILD / "torch"
 
@@ -74,6 +84,7 @@ def report():
     print(f"stn_ext: PyTorch: {torch.__version__} in {Path(torch.__file__).parent}")
     print(f"stn_ext: CUDA: {'yes' if TOOLKIT else 'no'}, {REASON}")
     print(f"stn_ext: architectures: {ARCHITECTURES or 'none, without CUDA'}")
+    print(f"stn_ext: folder: {BUILD}")
     try:
         version = subprocess.check_output([*shlex.split(CXX), "--version"], text=True).splitlines()[0]
     except OSError:

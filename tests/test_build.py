@@ -1,10 +1,11 @@
-"""The build's choices: which PyTorch it sees, and which CUDA toolkit it uses."""
+"""The build's choices: which PyTorch it sees, which CUDA toolkit it uses, where it builds, what it packs."""
 
 import json
 import os
 import subprocess
 import sys
 import sysconfig
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,16 @@ def make_toolkit(root, version="13.0"):
         (root / file).parent.mkdir(exist_ok=True)
         (root / file).touch()
     return root
+
+
+def setup_py(*arguments, **variables):
+    return subprocess.run(
+        [sys.executable, "setup.py", "-q", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"STN_EXT_CUDA": "0"} | variables,
+        capture_output=True,
+        text=True,
+    )
 
 
 @pytest.fixture
@@ -148,15 +159,37 @@ def test_a_compiler_that_cannot_build_it_is_one_line(tmp_path, version, message)
     compiler = tmp_path / "c++"
     if version:
         make_script(compiler, f"echo '{version}'\n")
-    result = subprocess.run(
-        [sys.executable, "setup.py", "-q", "build_ext"],
-        cwd=ROOT,
-        env=os.environ | {"CXX": str(compiler), "STN_EXT_CUDA": "0"},
-        capture_output=True,
-        text=True,
-    )
+    result = setup_py("build_ext", CXX=str(compiler))
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1].startswith(f"stn_ext: {message.format(compiler)}")
+
+
+def test_builds_by_different_ninjas_have_folders_of_their_own(tmp_path):
+    """A version takes for outdated what another has built: each would build everything after the other."""
+    folders = set()
+    for version in ("1.11.1", "1.13.0.git.kitware.jobserver-pipe-1"):
+        make_script(tmp_path / version / "ninja", f"echo {version}\n")
+        path = f"{tmp_path / version}{os.pathsep}{os.environ['PATH']}"
+        # The compiler is refused only after the folder has been said, and nothing is built.
+        result = setup_py("build_ext", PATH=path, CXX=str(tmp_path / "no compiler"))
+        (folder,) = [line for line in result.stdout.splitlines() if line.startswith("stn_ext: folder: ")]
+        assert folder.endswith(f"-ninja{version}")
+        folders.add(folder)
+    assert len(folders) == 2
+
+
+def test_sdist_holds_what_is_needed_to_build_train_and_test(tmp_path):
+    """All that is under version control; and nothing that was built."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode != 0:
+        pytest.skip("not a clone")
+    result = setup_py("egg_info", "--egg-base", str(tmp_path), "sdist", "--formats=tar", "-d", str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    (archive,) = tmp_path.glob("*.tar")
+    with tarfile.open(archive) as tar:
+        packed = {member.name.partition("/")[2] for member in tar if member.isfile()}
+    assert set(listed.stdout.splitlines()) <= packed
+    assert not [name for name in packed if name.endswith((".so", ".pyc"))]
 
 
 def make_environment(root, **facts):
