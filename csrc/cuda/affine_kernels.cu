@@ -401,7 +401,8 @@ __global__ void __launch_bounds__(kThreads)
 //
 // Where the map has an inverse, a thread finds the few output pixels that lie within 1 of its own pixel.
 // Where it has none worth the name, and at the outer pixels that border stretches to infinity, they may be
-// many, and a block's threads search for one pixel together.
+// many, and a block's threads search for one pixel together. Where it is not finite, most pixels are touched
+// by none, and nobody searches for these.
 
 constexpr double kFar = 1e15;             // beyond, reflection has no fraction left to fold (split_any)
 constexpr double kMargin = 1 + 1.0 / 64;  // of a window's half width, 1: rounding loses no output pixel
@@ -417,12 +418,18 @@ struct Copies {
   int64_t length, first, last;
   double period, origin;
   bool align_corners, folded;  // folded: repetitions are not told apart, one window has them all
+  bool inner, outer;           // whether coordinates may touch the pixels inside, and the outer ones
 
   __device__ void init(int64_t length_, bool align_corners_, const AxisMap& m) {
     length = length_;
     align_corners = align_corners_;
     first = last = 0;
     folded = false;
+    // The coordinates of a row of the map that is not finite are infinite, which padding takes to the outer
+    // pixels, or not numbers, which touch nothing.
+    const bool numbers = m.x == m.x && m.y == m.y && m.one == m.one;
+    inner = m.x - m.x == 0 && m.y - m.y == 0 && m.one - m.one == 0;
+    outer = inner || (numbers && padding != Padding::zeros);
     period = static_cast<double>(align_corners ? length - 1 : length);
     origin = align_corners ? 0 : -0.5;
     if (padding != Padding::reflection) return;
@@ -451,6 +458,9 @@ struct Copies {
   }
 
   __device__ double copy_of(double x) const { return floor((x - origin) / period); }
+
+  // Whether coordinates may touch pixel `at`.
+  __device__ bool reaches(int64_t at) const { return at == 0 || at == length - 1 ? outer : inner; }
 
   // Whether the copy after this one has the same repetition of pixel `at`.
   __device__ bool is_next_ones(int64_t at, int64_t copy) const {
@@ -508,7 +518,7 @@ struct Search {
     cx.init(f.width, f.align_corners, x);
     cy.init(f.height, f.align_corners, y);
     const double searches = static_cast<double>(cx.count()) * static_cast<double>(cy.count());
-    if (cx.folded || cy.folded || searches > static_cast<double>(f.out_height * f.out_width + 16)) {
+    if (searches > static_cast<double>(f.out_height * f.out_width + 16)) {
       cx.join();
       cy.join();
     }
@@ -521,8 +531,7 @@ struct Search {
     constexpr double most = 16;
     constexpr int64_t longest = 1 << 22;
     close = columns < most && rows < most && spread_x < most && spread_y < most && fabs(x.one) < kFar &&
-            fabs(y.one) < kFar && f.out_width < longest && f.out_height < longest &&
-            !(padding == Padding::reflection && cx.folded);
+            fabs(y.one) < kFar && f.out_width < longest && f.out_height < longest && !cx.folded && !cy.folded;
     row_x = static_cast<T>(ix);
     row_y = static_cast<T>(iy);
     column_x = static_cast<T>(jx);
@@ -539,10 +548,19 @@ struct Search {
     half_y = static_cast<T>(kMargin) * fabs(per_y);
   }
 
+  // Whether any output pixel may touch a pixel.
+  __device__ bool reaches(int64_t px, int64_t py) const { return cx.reaches(px) && cy.reaches(py); }
+
   // Whether a thread alone finds what touches a pixel.
   __device__ bool alone(const Frame& f, int64_t px, int64_t py) const {
     const bool outer = px == 0 || py == 0 || px == f.width - 1 || py == f.height - 1;
-    return close && !(padding == Padding::border && outer);
+    return !reaches(px, py) || (close && !(padding == Padding::border && outer));
+  }
+
+  // Whether a tile has pixels for which a block's threads search together; outer: whether it has outer ones.
+  __device__ bool together(bool outer) const {
+    if (!cx.outer || !cy.outer) return false;
+    return close ? padding == Padding::border && outer : outer || (cx.inner && cy.inner);
   }
 };
 
@@ -614,9 +632,10 @@ __device__ Range intersect(Range a, double low, double high) {
 // Output pixels of row i that fall into a window.
 __device__ Range columns_in(const AxisMap& m, int i, const Window& w, Range columns) {
   const double row = m.row(i);
+  if (row != row) return {0, 0};
   if (m.x == 0) return row >= w.low && row <= w.high ? columns : Range{0, 0};
   const double a = (w.low - row) / m.x + m.centre_j, b = (w.high - row) / m.x + m.centre_j;
-  if (a != a || b != b) return columns;  // the map is not finite: try all
+  if (a != a || b != b) return columns;  // an infinite slope, and a window without end: try all
   return intersect(columns, fmin(a, b), fmax(a, b));
 }
 
@@ -688,12 +707,14 @@ __device__ void adjoint_alone(const Search<padding, T>& s, const Problem<S>& p, 
       const int px = at.column + number, py = at.row + r;
       if (px >= p.frame.width || py >= p.frame.height || !s.alone(p.frame, px, py)) continue;
       T sums[kAdjointChannels] = {};
-      s.cy.each([&](int64_t ky) {
-        s.cx.each([&](int64_t kx) {
-          if (s.cx.is_next_ones(px, kx) || s.cy.is_next_ones(py, ky)) return;
-          gather_close(s, p, s.cx.place(px, kx), s.cy.place(py, ky), channels, sums);
+      if (s.reaches(px, py)) {
+        s.cy.each([&](int64_t ky) {
+          s.cx.each([&](int64_t kx) {
+            if (s.cx.is_next_ones(px, kx) || s.cy.is_next_ones(py, ky)) return;
+            gather_close(s, p, s.cx.place(px, kx), s.cy.place(py, ky), channels, sums);
+          });
         });
-      });
+      }
       S* out = grad_input + py * p.grad_input.row + px * p.grad_input.pixel;
       for (int c = 0; c < kAdjointChannels; ++c) {
         if (c < count) store(sums[c], out + c * at.channel_step * p.grad_input.channel);
@@ -743,10 +764,10 @@ __global__ void __launch_bounds__(kThreads, sizeof(S) < 8 && padding != Padding:
   const Place at(p, tiles, block);
   if (threadIdx.x == 0 && threadIdx.y == 0) search.init(p, at.n);
   __syncthreads();
-  if (search.close) adjoint_alone(search, p, at);
+  adjoint_alone(search, p, at);
   const bool outer = at.row == 0 || at.column == 0 || at.row + kAdjointRows >= p.frame.height ||
                      at.column + kColumns >= p.frame.width;
-  if (!search.close || (padding == Padding::border && outer)) adjoint_together(search, p, tiles, block, all);
+  if (search.together(outer)) adjoint_together(search, p, tiles, block, all);
 }
 
 // ---- launches ---------------------------------------------------------------------------------------------

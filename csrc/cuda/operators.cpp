@@ -8,6 +8,7 @@
 #include <torch/library.h>
 
 #include "backend.h"
+#include "kernels.h"
 #include "tensors.h"
 
 namespace stn::cuda {
@@ -20,16 +21,23 @@ namespace {
 
 using c10::cuda::CUDAGuard;
 
-// The kernels count pixels along an axis, and channels, in 32 bits, a tile beyond the last one included.
-void check_lengths(const Map& map, const at::Tensor& images, at::IntArrayRef other_size) {
-  constexpr int64_t longest = int64_t{1} << 30;
-  for (const at::IntArrayRef size : {images.sizes().slice(1), other_size}) {
-    for (const int64_t length : size) {
-      TORCH_CHECK_VALUE(length <= longest, map.name,
-                        ": expected at most 2^30 channels and pixels along an axis on CUDA, but got ",
-                        images.sizes(), " and ", other_size);
+// The kernels count output pixels along an axis, and channels, in 32 bits, a tile beyond the last one
+// included.
+void check_lengths(const Map& map, const at::Tensor& images, at::IntArrayRef in_size,
+                   at::IntArrayRef out_size) {
+  const auto check = [&](at::IntArrayRef lengths, int64_t longest, const char* what) {
+    for (const int64_t length : lengths) {
+      TORCH_CHECK_VALUE(length <= longest, map.name, ": expected at most ", longest, " ", what,
+                        " on CUDA, but got ", lengths);
     }
-  }
+  };
+  constexpr int64_t longest = int64_t{1} << 30;
+  check(images.sizes().slice(1, 1), longest, "channels");
+  check(out_size, longest, "pixels along an axis of the output");
+  const bool is_double = images.scalar_type() == at::kDouble;
+  check(in_size, longest_input(is_double),
+        is_double ? "pixels along an axis of the input"
+                  : "pixels along an axis of an input that is not float64");
 }
 
 // The kernels' own dtypes; for half types those of affine maps alone.
@@ -59,7 +67,7 @@ bool one_to_one(const Map& map, int64_t images) { return !map.index && map.count
 
 at::Tensor sample(const at::Tensor& input, const Map& map, at::IntArrayRef size) {
   const CUDAGuard guard(input.device());
-  check_lengths(map, input, size);
+  check_lengths(map, input, input.sizes().slice(2), size);
   const bool plain = map.is_plain();
   if (!is_native(input, plain)) {
     return narrowed(sample(input.to(at::kFloat), map, size), input.scalar_type());
@@ -72,7 +80,7 @@ at::Tensor sample(const at::Tensor& input, const Map& map, at::IntArrayRef size)
 
 at::Tensor moments(const at::Tensor& grad, const at::Tensor& input, const Map& map) {
   const CUDAGuard guard(input.device());
-  check_lengths(map, input, grad.sizes().slice(2));
+  check_lengths(map, input, input.sizes().slice(2), grad.sizes().slice(2));
   const bool plain = map.is_plain();
   if (grad.numel() == 0 || map.nearest) return at::zeros(map.theta.sizes(), map.theta.options());
   if (!is_native(input, plain)) return moments(grad.to(at::kFloat), input.to(at::kFloat), map);
@@ -82,7 +90,7 @@ at::Tensor moments(const at::Tensor& grad, const at::Tensor& input, const Map& m
 
 at::Tensor adjoint(const at::Tensor& grad, const Map& map, int64_t images, at::IntArrayRef size) {
   const CUDAGuard guard(grad.device());
-  check_lengths(map, grad, size);
+  check_lengths(map, grad, size, grad.sizes().slice(2));
   // Maps that share an image are the general kernels' work.
   const bool plain = map.is_plain() && one_to_one(map, images);
   if (!is_native(grad, plain)) {
@@ -101,7 +109,7 @@ std::tuple<at::Tensor, at::Tensor> backward(const at::Tensor& grad, const at::Te
     return {adjoint(grad, map, input.size(0), size), moments(grad, input, map)};
   }
   const CUDAGuard guard(input.device());
-  check_lengths(map, input, grad.sizes().slice(2));
+  check_lengths(map, input, size, grad.sizes().slice(2));
   const at::Tensor grad_input = images_of(grad, input.size(0), size);
   const at::Tensor grad_theta = affine_backward(grad, input, map, grad_input);
   return {grad_input, grad_theta.to(map.theta.scalar_type())};

@@ -1,6 +1,8 @@
-// Tensors of the programs that run CUDA kernels on the host: read from a file, written to another.
+// What the programs that run CUDA kernels on the host share: tensors, read from a file and written to
+// another, and launches.
 #pragma once
 
+#include <cuda_runtime_api.h>
 #include <sys/mman.h>
 
 #include <cstdint>
@@ -65,5 +67,13 @@ struct Buffer {
     return reinterpret_cast<T*>(stretched ? stretched.get() : dense.get());
   }
 };
+
+// A launch that succeeds.
+void done(cudaError_t error, const char* what) {
+  static uint64_t before = 0;
+  check(error == cudaSuccess, what);
+  std::printf("%s %llu\n", what, static_cast<unsigned long long>(cuda_on_host::steps - before));
+  before = cuda_on_host::steps;
+}
 
 }  // namespace

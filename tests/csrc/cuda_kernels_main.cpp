@@ -1,5 +1,6 @@
 // Runs the CUDA kernels, compiled for the host, over problems from a file, and writes what they give to
-// another: cuda_kernels PROBLEMS RESULTS. Tensors are the elements from their first to their last, in their
+// another: cuda_kernels PROBLEMS RESULTS. It prints each launch's name and its steps, which are 0
+// where they are not counted. Tensors are the elements from their first to their last, in their
 // own layout, in buffers of exactly that size; stretched, they lie that many times as far apart.
 #include <cstdio>
 #include <cstdlib>
@@ -57,29 +58,25 @@ void run(const Header& h, FILE* problems, FILE* results) {
 
   Buffer output(out, sizeof(T), h.stretch);
   p.output = images<T>(output, h.output, h.stretch);
-  check(stn::cuda::launch_sample(p, nullptr) == cudaSuccess, "sample");
+  done(stn::cuda::launch_sample(p, nullptr), "sample");
 
   const auto partial_values = static_cast<size_t>(h.batches * stn::cuda::moment_blocks(p) * stn::kMoments);
   Buffer grad_input(in, sizeof(T), h.stretch), grad_theta(maps, map_size);
   Buffer partial(partial_values, sizeof(double));
   p.grad_input = images<T>(grad_input, h.input, h.stretch);
   if (h.shared) {
-    check(stn::cuda::launch_moments(p, partial.as<double>(), grad_theta.as<void>(), nullptr) == cudaSuccess,
-          "moments");
+    done(stn::cuda::launch_moments(p, partial.as<double>(), grad_theta.as<void>(), nullptr), "moments");
     for (Buffer* b : {&output, &grad_input, &grad_theta}) b->write(results);
     return;
   }
-  check(stn::cuda::launch_backward(p, partial.as<double>(), grad_theta.as<void>(), nullptr) == cudaSuccess,
-        "backward");
+  done(stn::cuda::launch_backward(p, partial.as<double>(), grad_theta.as<void>(), nullptr), "backward");
 
   // Each gradient alone has the same bits.
   Buffer input_alone(in, sizeof(T), h.stretch), theta_alone(maps, map_size);
   Buffer partial_alone(partial_values, sizeof(double));
   p.grad_input = images<T>(input_alone, h.input, h.stretch);
-  check(stn::cuda::launch_moments(p, partial_alone.as<double>(), theta_alone.as<void>(), nullptr) ==
-            cudaSuccess,
-        "moments");
-  check(stn::cuda::launch_adjoint(p, nullptr) == cudaSuccess, "adjoint");
+  done(stn::cuda::launch_moments(p, partial_alone.as<double>(), theta_alone.as<void>(), nullptr), "moments");
+  done(stn::cuda::launch_adjoint(p, nullptr), "adjoint");
   check(grad_input.same(input_alone) && grad_theta.same(theta_alone), "the gradients alone");
   for (Buffer* b : {&output, &grad_input, &grad_theta}) b->write(results);
 }

@@ -1,5 +1,6 @@
 // Runs the general CUDA kernels, compiled for the host, over problems from a file, and writes what they give
-// to another: cuda_warp PROBLEMS RESULTS.
+// to another: cuda_warp PROBLEMS RESULTS. It prints each launch's name and its steps, which are 0 where they
+// are not counted.
 #include <vector>
 
 #include "buffers.h"
@@ -65,11 +66,9 @@ void run(const Header& h, FILE* problems, FILE* results) {
   w.grad_input = volumes<T>(grad_input, h.input);
   Buffer partial(entries * static_cast<size_t>(stn::cuda::warp_moment_blocks(w)), sizeof(double));
   Buffer boxes(static_cast<size_t>(h.maps * stn::Bundles(w).count), sizeof(stn::WarpBox));
-  check(stn::cuda::launch_warp_sample(w, nullptr) == cudaSuccess, "sample");
-  check(stn::cuda::launch_warp_moments(w, partial.as<double>(), grad_theta.as<double>(), nullptr) ==
-            cudaSuccess,
-        "moments");
-  check(stn::cuda::launch_warp_adjoint(w, boxes.as<stn::WarpBox>(), nullptr) == cudaSuccess, "adjoint");
+  done(stn::cuda::launch_warp_sample(w, nullptr), "sample");
+  done(stn::cuda::launch_warp_moments(w, partial.as<double>(), grad_theta.as<double>(), nullptr), "moments");
+  done(stn::cuda::launch_warp_adjoint(w, boxes.as<stn::WarpBox>(), nullptr), "adjoint");
   for (Buffer* b : {&output, &grad_input, &grad_theta}) b->write(results);
 }
 

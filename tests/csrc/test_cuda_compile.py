@@ -1,4 +1,4 @@
-"""The CUDA kernels compile for every GPU that is served, without warnings, and without spills."""
+"""The CUDA kernels compile for every GPU that is served, without warnings, and hold all in registers."""
 
 import os
 import re
@@ -21,22 +21,26 @@ class Function(NamedTuple):
     name: str
     registers: int | None  # of a kernel and all that it calls; none for a function that is not inlined
     spilled: int  # bytes stored
+    frame: int  # bytes of local memory: what is spilled, and arrays that are not held in registers
 
 
 def parse(output):
     """What ptxas -v says of each kernel and each function, in either order, demangled."""
-    spilled, registers, name = {}, {}, None
+    spilled, frames, registers, name = {}, {}, {}, None
     for line in output.splitlines():
         if found := re.search(r"Compiling entry function '(\w+)'", line):
             kernel = found[1]
         elif found := re.search(r"Function properties for (\w+)", line):
             name = found[1]
-        elif found := re.search(r"(\d+) bytes spill stores", line):
-            spilled[name] = int(found[1])
+        elif found := re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores", line):
+            frames[name], spilled[name] = map(int, found.groups())
         elif found := re.search(r"Used (\d+) registers", line):
             registers[kernel] = int(found[1])
     names = subprocess.check_output(["c++filt", *spilled], text=True).splitlines()
-    return [Function(brief(n), registers.get(m), s) for n, (m, s) in zip(names, spilled.items(), strict=True)]
+    return [
+        Function(brief(name), registers.get(mangled), spilled[mangled], frames[mangled])
+        for name, mangled in zip(names, spilled, strict=True)
+    ]
 
 
 def brief(name):
@@ -49,9 +53,21 @@ def brief(name):
 # tangent, and the bounds of both, in two dtypes; and the sums of moments.
 KERNELS = {"affine": 37, "warp": 2 * (3 * 2 * 2 + 2) + 1}
 
+# The frames that there are, in bytes: arrays that are indexed by an axis' number, which only a launch knows.
+FRAMES = {
+    "tile_moments<2, false, float>": 160,
+    "tile_moments<2, false, double>": 160,
+    "tile_moments<2, true, float>": 160,
+    "tile_moments<2, true, double>": 160,
+    "tile_moments<3, false, float>": 192,
+    "tile_moments<3, false, double>": 192,
+    "tile_moments<3, true, float>": 304,
+    "tile_moments<3, true, double>": 400,
+}
+
 
 @pytest.mark.parametrize("source", KERNELS)
-def test_kernels_do_not_spill(tmp_path, source):
+def test_kernels_use_no_local_memory(tmp_path, source):
     toolkit, reason = find_toolkit(torch.version.cuda or "", os.environ)
     if toolkit is None:
         pytest.skip(f"no nvcc: {reason}")
@@ -67,7 +83,8 @@ def test_kernels_do_not_spill(tmp_path, source):
     with ThreadPoolExecutor(2) as pool:
         results = dict(zip(ARCHITECTURES, pool.map(compile, ARCHITECTURES), strict=True))
     lines = [
-        f"sm_{architecture:3} {f.registers or '-':>4} registers {f.spilled:5} bytes spilled  {f.name}"
+        f"sm_{architecture:3} {f.registers or '-':>4} registers {f.spilled:5} bytes spilled "
+        f"{f.frame:5} of stack  {f.name}"
         for architecture, functions in results.items()
         for f in functions
     ]
@@ -75,4 +92,6 @@ def test_kernels_do_not_spill(tmp_path, source):
     print(table)
     kernels = [f for functions in results.values() for f in functions if f.registers]
     assert len(kernels) == len(ARCHITECTURES) * KERNELS[source], table
-    assert all(" 0 bytes spilled" in line for line in lines), table
+    functions = [f for of_one in results.values() for f in of_one]
+    assert all(f.spilled == 0 for f in functions), table
+    assert [f for f in functions if f.frame > FRAMES.get(f.name, 0)] == [], table

@@ -95,12 +95,22 @@ def pack(case):
     return struct.pack("20q", *header) + b"".join(t.view(torch.uint8).numpy().tobytes() for t in tensors)
 
 
-def run(program, cases, folder, pack=pack):
-    """(output, grad_input, grad_theta) of each case."""
+def launch(program, cases, folder, pack=pack):
+    """Writes folder / "results"; the steps of each launch by its name, for each case."""
     problems, results = folder / "problems", folder / "results"
     problems.write_bytes(b"".join(map(pack, cases)))
     done = subprocess.run([program, problems, results], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
+    lines = iter(done.stdout.splitlines())
+    steps = [(name, int(count)) for name, count in map(str.split, lines)]
+    each = len(steps) // len(cases)
+    return [dict(steps[k * each : (k + 1) * each]) for k in range(len(cases))]
+
+
+def run(program, cases, folder, pack=pack):
+    """(output, grad_input, grad_theta) of each case."""
+    launch(program, cases, folder, pack)
+    results = folder / "results"
     data, answers = bytearray(results.read_bytes()), []
     for case in cases:
         answer = []
@@ -123,11 +133,17 @@ def oracle(case):
 
 
 def build(folder, *flags, sources=(ROOT / "csrc/cuda/affine_kernels.cu", HERE / "cuda_kernels_main.cpp")):
-    program = folder / "program"
+    """The program of a source of kernels and of others; it poisons the kernels' shared memory."""
+    kernels, *others = sources
+    program, compiled = folder / "program", folder / "kernels.o"
     includes = ["-I", HERE / "cuda_on_host", "-I", ROOT / "csrc"]
     warnings = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
-    flags = ["-std=c++17", "-O1", "-g", "-pthread", *warnings, *flags]
-    subprocess.run(["g++", *flags, *includes, "-x", "c++", *sources, "-o", program], check=True)
+    compiler = ["g++", "-std=c++17", "-O1", "-g", "-pthread", *warnings, *flags, *includes]
+    subprocess.run([*compiler, "-x", "c++", "-c", kernels, "-o", compiled], check=True)
+    # All that a source of kernels has of static variables is their shared memory.
+    rename = ["objcopy", "--rename-section", ".bss=cuda_shared,alloc,data,contents", compiled]
+    subprocess.run(rename, check=True)
+    subprocess.run([*compiler, *others, compiled, "-o", program], check=True)
     return program
 
 

@@ -159,3 +159,11 @@ def test_against_the_reference_on_many_channels():
         for ours, exact in zip((grad_x, grad_theta), expected_grads, strict=True):
             scale = max(exact.abs().max().item(), 1)
             torch.testing.assert_close(ours.double().cpu() / scale, exact / scale, rtol=0, atol=1e-5)
+
+
+def test_rows_too_long_for_float_are_refused():
+    x = torch.zeros(1, 1, 1, 2**23 + 1, dtype=torch.float16, device=CUDA)
+    with pytest.raises(ValueError, match=r"at most 8388608 pixels along an axis of an input that is not"):
+        stn_ext.affine_sample(x, torch.eye(2, 3, device=CUDA)[None], (1, 4))
+    y = stn_ext.affine_sample(x.double(), torch.eye(2, 3, device=CUDA)[None], (1, 4))
+    assert torch.equal(y, torch.zeros_like(y))

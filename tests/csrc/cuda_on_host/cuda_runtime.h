@@ -1,12 +1,14 @@
 // As much of CUDA as the kernels use, on the host: their own source compiles as C++ against this header and
 // runs without a GPU, where sanitizers can watch it. A launch runs its blocks one after another, and each
-// block's threads as real threads. For tests alone.
+// block's threads as real threads. No block finds in shared memory what one before it left there. Compiled
+// with -fsanitize-coverage=trace-pc, launches count the steps that they take. For tests alone.
 #pragma once
 
 #include <math.h>
 #include <pthread.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <cstring>
 #include <memory>
@@ -19,7 +21,10 @@
 #define __launch_bounds__(...)
 #define __grid_constant__
 #define __noinline__ __attribute__((noinline))
-#define __shared__ static  // of the block: there is one at a time
+// Of the block: there is one at a time. The build puts all such variables into one section, whose ends the
+// linker knows (test_cuda_kernels.py).
+#define __shared__ static
+extern "C" unsigned char __start_cuda_shared[], __stop_cuda_shared[];
 
 struct dim3 {
   unsigned x, y, z;
@@ -40,6 +45,27 @@ struct cudaLaunchConfig_t {
 
 namespace cuda_on_host {
 
+// The basic blocks that this thread has entered.
+inline __thread uint64_t entered;
+
+}  // namespace cuda_on_host
+
+// What the compiler calls at the start of each basic block, where it is told to.
+extern "C" __attribute__((no_sanitize_coverage, used)) inline void __sanitizer_cov_trace_pc() {
+  ++cuda_on_host::entered;
+}
+
+namespace cuda_on_host {
+
+// The steps of all launches so far: of each block, the basic blocks that its busiest thread entered.
+inline uint64_t steps;
+
+// Makes floating-point numbers of it that are not numbers, and integers that are no index. Redzones of the
+// address sanitizer lie between the variables, which nothing but this may write.
+__attribute__((no_sanitize("address", "thread"))) inline void poison_shared_memory() {
+  for (volatile unsigned char* byte = __start_cuda_shared; byte != __stop_cuda_shared; ++byte) *byte = 0xff;
+}
+
 class Barrier {
  public:
   explicit Barrier(unsigned threads) { pthread_barrier_init(&barrier_, nullptr, threads); }
@@ -59,10 +85,20 @@ struct Warp {
 };
 
 struct Block {
-  Barrier sync, end;  // apart: a thread that leaves early is missed by __syncthreads, and the test hangs
+  // Apart: a thread that leaves early is missed by __syncthreads, and the test hangs; and to the thread
+  // sanitizer one that is late at its barrier would have seen what others did before they came there again.
+  Barrier begin, sync, end;
   std::vector<Warp> warps;
+  std::atomic<uint64_t> busiest{0};
 
-  explicit Block(unsigned threads) : sync(threads), end(threads), warps(threads / kWarp) {}
+  explicit Block(unsigned threads) : begin(threads), sync(threads), end(threads), warps(threads / kWarp) {}
+
+  // Of a thread that has done its part.
+  void note(uint64_t count) {
+    uint64_t most = busiest;
+    while (count > most && !busiest.compare_exchange_weak(most, count)) {
+    }
+  }
 };
 
 struct Thread {
@@ -126,9 +162,14 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
     blockDim = size;
     gridDim = grid;
     for (unsigned b = 0; b < grid.x; ++b) {
+      if (number == 0) cuda_on_host::poison_shared_memory();
+      block.begin.wait();
       blockIdx = dim3(b, 0, 0);
+      cuda_on_host::entered = 0;
       kernel(arguments...);
+      block.note(cuda_on_host::entered);
       block.end.wait();
+      if (number == 0) cuda_on_host::steps += block.busiest.exchange(0);
     }
   };
   std::vector<std::thread> pool;
