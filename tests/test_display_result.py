@@ -1,5 +1,7 @@
 """The figure of a test run's inputs and outputs."""
 
+import csv
+
 import numpy as np
 import pytest
 import torch
@@ -43,7 +45,7 @@ def test_a_mosaic_has_the_images_in_their_places(results):
     import display_result
 
     directory = results / "stn/tiny/images"
-    mosaic = display_result.mosaic(directory, {"cat": [0, 2, 4], "dog": [1, 3]}, "input", 3)
+    mosaic = display_result.mosaic(directory, {"cat": [0, 2, 4], "dog": [1, 3]}, "input")
     assert mosaic.shape == (16, 24, 3)
     assert (mosaic[8:, 16:] == 255).all() and mosaic[:, :16].max() == 0 and mosaic[:8].max() == 0
 
@@ -60,6 +62,29 @@ def test_mistakes_get_one_line_and_exit_code_2(results, options, message):
     done = run("display_result.py", "--dir_result", results, *options)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
     assert message in done.stderr
+
+
+@pytest.mark.parametrize("name", ["$\\bad$", "$x", "=1+1", "-3", "'quoted", "two\nlines", "猫", ""])
+def test_a_class_may_have_any_name(tmp_path, name):
+    labels = torch.tensor([0, 1])
+    inputs = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)
+    outcome = report.Outcome(inputs, 255 - inputs, labels, labels, torch.ones(2), (name, "dog"))
+    report.write(tmp_path / "stn/tiny", outcome, METRICS, num_workers=2)
+    done = run("display_result.py", "--dir_result", tmp_path, "--name_data", "tiny")
+    assert (done.returncode, done.stderr) == (0, "")
+    with open(tmp_path / "stn/tiny/predictions.csv", newline="") as file:
+        cells = [row["label"] for row in csv.DictReader(file)]
+    assert len(cells) == 2 and cells[1] == "dog" and cells[0].endswith(name)
+    assert not cells[0].startswith(("=", "+", "-", "@"))
+
+
+@pytest.mark.parametrize("output", ["folder", "folder/none", "."])
+def test_an_output_that_is_no_file_is_refused(results, output):
+    (results / "folder").mkdir()
+    options = ["--dir_result", results, "--name_data", "tiny", "--output", results / output]
+    done = run("display_result.py", *options)
+    assert done.returncode == 2 and "expected a file's name" in done.stderr
+    assert not list(results.glob("folder*.png"))
 
 
 def test_a_missing_picture_is_named(results):

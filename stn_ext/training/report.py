@@ -86,8 +86,14 @@ def _csv(outcome: Outcome) -> str:
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["index", "label", "prediction", "confidence"])
     for index, (label, prediction, confidence) in enumerate(_rows(outcome)):
-        rows.writerow([index, outcome.classes[label], outcome.classes[prediction], f"{confidence:.6f}"])
+        names = (csv_cell(outcome.classes[which]) for which in (label, prediction))
+        rows.writerow([index, *names, f"{confidence:.6f}"])
     return text.getvalue()
+
+
+def csv_cell(name: str) -> str:
+    """A class's name as predictions.csv has it: quoted where a spreadsheet would see a formula."""
+    return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r", "'")) else name
 
 
 def _page(outcome: Outcome, metrics: dict) -> str:
