@@ -156,7 +156,10 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _identity(folder: Path) -> tuple[int, int]:
-    status = os.stat(folder)
+    try:
+        status = os.stat(folder)
+    except OSError as error:  # a path that is too long for the system
+        raise UserError(f"cannot read the folder {folder}: {error.strerror}") from error
     return status.st_dev, status.st_ino
 
 

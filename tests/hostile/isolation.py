@@ -21,7 +21,17 @@ MEMORY = 4 << 30  # bytes of address space a run may add to what the imports too
 TIMEOUT = 30.0  # seconds
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["stn_ext.training.train", "stn_ext.training.test", __name__])
+_CONTEXT.set_forkserver_preload(
+    [
+        *("stn_ext.training.train", "stn_ext.training.test", __name__),
+        *(
+            "torch._dynamo",
+            "torch.utils.tensorboard",
+            "tqdm",
+            "PIL.Image",
+        ),  # which a run imports when it needs them
+    ]
+)
 
 
 def run_isolated(
@@ -56,5 +66,6 @@ def _child(words: list[str], printed: list[str], memory: int) -> None:
     taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (taken + memory, taken + memory))
     os.chdir(ROOT)
+    sys.path.insert(0, str(ROOT))  # as Python does for a script
     sys.argv = words
     runpy.run_path(words[0], run_name="__main__")
