@@ -37,6 +37,13 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **options) -> None:
         super().__init__(formatter_class=HelpFormatter, **options)
 
+    def parse_args(self, *words) -> argparse.Namespace:  # type: ignore[override]
+        args = super().parse_args(*words)
+        for name, value in vars(args).items():
+            if value == []:  # what argparse makes of --seed=--
+                self.error(f"argument --{name}: expected a value, but got '--'")
+        return args
+
     def error(self, message: str) -> NoReturn:
         message = re.sub(r"\S{100,}", lambda word: f"{word[0][:60]}...", message)
         raise UserError(f"{message} (see --help)")

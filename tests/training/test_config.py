@@ -70,6 +70,7 @@ def test_gpu_ids():
         (["--name_data", "imagefolder", "--image_background", "#ff000080"], "a colour such as white"),
         (["--epoch", "3"], "for --mode test only"),
         (["--unknown"], "unrecognized arguments"),
+        (["--lr_stn=--"], "--lr_stn.*: expected a value, but got '--'"),
         (["--width", "9" * 5000], "from 1 to 65,536 .*, but got '9{59}"),
     ],
 )
