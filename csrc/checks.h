@@ -3,6 +3,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/ScalarType.h>
 #include <c10/core/SymIntArrayRef.h>
 #include <c10/util/Exception.h>
 
@@ -28,6 +29,11 @@ struct Map {
   // Whether images are read bilinearly through affine maps, for which there are kernels of their own.
   bool is_plain() const { return !points && !tangent && !nearest && theta.size(1) == 2; }
 };
+
+// As Python spells it.
+inline std::string dtype_name(const at::Tensor& tensor) {
+  return "torch." + std::string(c10::getDtypeNames(tensor.scalar_type()).first);
+}
 
 inline Padding parse_padding(std::string_view op, std::string_view name) {
   if (name == "zeros") return Padding::zeros;
@@ -57,7 +63,8 @@ inline void check_images(std::string_view op, const char* name, const at::Tensor
   TORCH_CHECK_TYPE(type == at::kFloat || type == at::kDouble || type == at::kHalf || type == at::kBFloat16 ||
                        type == at::kByte,
                    op, ": expected ", name,
-                   " of dtype torch.float32, float64, float16, bfloat16 or uint8, but got ", images.dtype());
+                   " of dtype torch.float32, float64, float16, bfloat16 or uint8, but got ",
+                   dtype_name(images));
   check_lengths(op, name, images.sizes().slice(2));
 }
 
@@ -65,23 +72,32 @@ inline void check_images(std::string_view op, const char* name, const at::Tensor
 inline void check_differentiable(std::string_view op, const char* name, const at::Tensor& images) {
   check_images(op, name, images);
   TORCH_CHECK_TYPE(images.is_floating_point(), op, ": expected ", name,
-                   " of a floating-point dtype, but got ", images.dtype(), ", which has no gradient");
+                   " of a floating-point dtype, but got ", dtype_name(images), ", which has no gradient");
 }
 
-inline void check_size(std::string_view op, at::IntArrayRef size, const at::Tensor& images) {
+// Of `count` images with the channels and dtype of others.
+inline void check_size(std::string_view op, at::IntArrayRef size, int64_t count, const at::Tensor& images) {
   TORCH_CHECK_VALUE(size.size() == static_cast<size_t>(images.dim() - 2), op, ": expected size of ",
                     images.dim() == 4 ? "two positive integers (height, width)"
                                       : "three positive integers (depth, height, width)",
                     ", but got ", size);
   check_lengths(op, "size", size);
+  double bytes = static_cast<double>(count) * static_cast<double>(images.size(1) * images.element_size());
+  for (const int64_t length : size) bytes *= static_cast<double>(length);
+  TORCH_CHECK_VALUE(bytes < 0x1p63, op, ": expected size of a result below 2^63 bytes, but got ", size);
+}
+
+inline void check_device(std::string_view op, const char* name, const at::Tensor& tensor,
+                         const at::Tensor& images) {
+  TORCH_CHECK_VALUE(tensor.device() == images.device(), op, ": expected ", name, " on ", images.device(),
+                    ", as the images, but got ", tensor.device());
 }
 
 inline void check_like_images(std::string_view op, const char* name, const at::Tensor& tensor,
                               const at::Tensor& images) {
   TORCH_CHECK_TYPE(tensor.is_floating_point(), op, ": expected ", name,
-                   " of a floating-point dtype, but got ", tensor.dtype());
-  TORCH_CHECK_VALUE(tensor.device() == images.device(), op, ": expected ", name, " on ", images.device(),
-                    ", as the images, but got ", tensor.device());
+                   " of a floating-point dtype, but got ", dtype_name(tensor));
+  check_device(op, name, tensor, images);
 }
 
 inline void check_theta(std::string_view op, const Map& map, const at::Tensor& images) {
@@ -125,25 +141,24 @@ inline void check_sharing(std::string_view op, const Map& map, int64_t batch, co
   }
   const at::Tensor& index = *map.index;
   TORCH_CHECK_TYPE(index.scalar_type() == at::kLong, op, ": expected index of dtype torch.int64, but got ",
-                   index.dtype());
+                   dtype_name(index));
   TORCH_CHECK_VALUE(index.dim() == 1 && index.size(0) == map.count(), op, ": expected index of shape (",
                     map.count(), "), an image for each theta, but got ", index.sizes());
-  TORCH_CHECK_VALUE(index.device() == images.device(), op, ": expected index on ", images.device(),
-                    ", as the images, but got ", index.device());
+  check_device(op, "index", index, images);
 }
 
 inline void check_sample(const at::Tensor& input, const Map& map, at::IntArrayRef size) {
   const char* op = map.name;
   check_images(op, "input", input);
-  check_size(op, size, input);
   check_theta(op, map, input);
+  check_size(op, size, map.count(), input);
   check_sharing(op, map, input.size(0), input);
 }
 
 inline void check_adjoint(const at::Tensor& grad, const Map& map, int64_t images, at::IntArrayRef size) {
   const std::string op = std::string(map.name) + "'s adjoint";
   check_differentiable(op, "grad", grad);
-  check_size(op, size, grad);
+  check_size(op, size, images, grad);
   check_theta(op, map, grad);
   TORCH_CHECK_VALUE(grad.size(0) == map.count(), op, ": expected grad of ", map.count(),
                     " images, one for each theta, but got ", grad.sizes());
@@ -159,10 +174,9 @@ inline void check_moments(const at::Tensor& grad, const at::Tensor& input, const
   TORCH_CHECK_VALUE(grad.dim() == input.dim() && grad.size(0) == map.count() && grad.size(1) == input.size(1),
                     op, ": expected grad of ", map.count(), " images of ", input.size(1),
                     " channels, as the output, but got ", grad.sizes());
-  TORCH_CHECK_TYPE(grad.dtype() == input.dtype(), op, ": expected grad of dtype ", input.dtype(),
-                   ", as input, but got ", grad.dtype());
-  TORCH_CHECK_VALUE(grad.device() == input.device(), op, ": expected grad on ", input.device(),
-                    ", as input, but got ", grad.device());
+  TORCH_CHECK_TYPE(grad.dtype() == input.dtype(), op, ": expected grad of dtype ", dtype_name(input),
+                   ", as input, but got ", dtype_name(grad));
+  check_device(op, "grad", grad, input);
 }
 
 }  // namespace stn

@@ -11,11 +11,16 @@ namespace stn {
 
 using OptionalTensor = std::optional<at::Tensor>;
 
+// The function that takes such maps.
+inline const char* function_name(const at::Tensor& theta, const OptionalTensor& points) {
+  const bool square = theta.dim() == 3 && theta.size(1) == 3 && theta.size(2) == 3;
+  return points ? "thin_plate_spline_sample" : square ? "projective_sample" : "affine_sample";
+}
+
 inline Map make_map(const at::Tensor& theta, const OptionalTensor& points, const OptionalTensor& tangent,
                     const OptionalTensor& index, c10::string_view mode, c10::string_view padding_mode,
                     bool align_corners) {
-  const bool square = theta.dim() == 3 && theta.size(1) == 3 && theta.size(2) == 3;
-  const char* op = points ? "thin_plate_spline_sample" : square ? "projective_sample" : "affine_sample";
+  const char* op = function_name(theta, points);
   return {op,
           theta,
           points,
@@ -33,7 +38,7 @@ inline Map make_map(const at::Tensor& theta, const OptionalTensor& points, const
 //   std::tuple<at::Tensor, at::Tensor> backward(const at::Tensor& grad, const at::Tensor& input, const Map&)
 // which find their arguments checked, but for what the index holds:
 //   Map indexed(const Map&, int64_t images)
-// gives a map whose index the others can follow.
+// gives a map whose index the others can follow: a copy, which nobody else can change any more.
 #define STN_REGISTER_OPERATORS(key, space)                                                                  \
   TORCH_LIBRARY_IMPL(stn_ext, key, m) {                                                                     \
     using at::Tensor;                                                                                       \

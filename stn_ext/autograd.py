@@ -284,6 +284,9 @@ def sample(
     arguments = input, theta, points, tangent, index, size, *options
     if torch.compiler.is_compiling():
         return CompiledSample.apply(*arguments)
+    if torch.jit.is_tracing():
+        # TorchScript can hold the operator, but no sizes of it that vary, of which PyTorch warns here.
+        return ops.sample(input, theta, points, tangent, index, [int(length) for length in size], *options)
     if _is_transformed():
         return Sample.apply(*arguments)
     if torch.is_grad_enabled() and (
@@ -322,21 +325,36 @@ def _like(images: Tensor, count: int, size: Any) -> Tensor:
     return empty.to(memory_format=torch._prims_common.suggest_memory_format(images))
 
 
+def _check_devices(images: Tensor, theta: Tensor, points: Tensor | None, **others: Tensor | None) -> None:
+    """As csrc/checks.h; tensors without memory, on the meta device, make an operator one of these fakes."""
+    for name, tensor in {"theta": theta, "points": points, **others}.items():
+        if tensor is not None and tensor.device != images.device:
+            square = theta.ndim == 3 and theta.shape[1] == theta.shape[2]
+            kind = "thin_plate_spline" if points is not None else "projective" if square else "affine"
+            raise ValueError(
+                f"{kind}_sample: expected {name} on {images.device}, as the images, but got {tensor.device}"
+            )
+
+
 @torch.library.register_fake("stn_ext::sample")
 def _(input, theta, points, tangent, index, size, mode, padding_mode, align_corners):
+    _check_devices(input, theta, points, tangent=tangent, index=index)
     return _like(input, theta.shape[0], size)
 
 
 @torch.library.register_fake("stn_ext::moments")
 def _(grad, input, theta, points, tangent, index, mode, padding_mode, align_corners):
+    _check_devices(input, theta, points, grad=grad, tangent=tangent, index=index)
     return theta.new_empty(theta.shape)
 
 
 @torch.library.register_fake("stn_ext::adjoint")
 def _(grad, theta, points, tangent, index, images, size, mode, padding_mode, align_corners):
+    _check_devices(grad, theta, points, tangent=tangent, index=index)
     return _like(grad, images, size)
 
 
 @torch.library.register_fake("stn_ext::backward")
 def _(grad, input, theta, points, index, mode, padding_mode, align_corners):
+    _check_devices(input, theta, points, grad=grad, index=index)
     return _like(grad, input.shape[0], input.shape[2:]), theta.new_empty(theta.shape)

@@ -1,10 +1,14 @@
 """affine_sample's gradients."""
 
+import itertools
+import weakref
+
 import pytest
 import torch
 
-from stn_ext import affine_sample, reference
+from stn_ext import affine_sample, autograd, reference
 from tests.maps import MAPS, PADDINGS, SHAPES, rotation
+from tests.warps import WARPS, Affine, ThinPlateSpline, recent_torch
 
 
 def gradients(f, x, theta, grad):
@@ -119,7 +123,6 @@ def test_adjoint_is_the_transpose(device, padding_mode):
 
 def test_only_the_gradients_asked_for_are_computed(device, monkeypatch):
     called = []
-    from stn_ext import autograd
 
     class Spy:
         def __getattr__(self, name):
@@ -200,18 +203,171 @@ def test_second_order_by_the_input(device):
     assert torch.autograd.gradgradcheck(lambda a: affine_sample(a, theta, (4, 6)).square(), x)
 
 
-def test_raw_operators_refuse_tensors_that_need_gradients(device):
-    ops = torch.ops.stn_ext
-    x = torch.randn(1, 1, 5, 5, device=device, requires_grad=True)
-    theta = torch.eye(2, 3, device=device)[None]
-    with pytest.raises(RuntimeError, match=r"stn_ext::sample has no derivative of its own"):
-        ops.sample(x, theta, None, None, None, (5, 5), "bilinear", "zeros", False)
-    with torch.no_grad():
-        ops.sample(x, theta, None, None, None, (5, 5), "bilinear", "zeros", False)
+def raw_arguments(kind, device, tangent=False, index=None):
+    """Of the operator sample itself: the images, theta, points, tangent, index; and what is no tensor."""
+    x, theta = torch.randn(kind.shape, device=device), kind.theta.float().to(device)
+    points = kind.points.to(device) if kind is ThinPlateSpline else None
+    tangent = torch.randn_like(theta) if tangent else None
+    index = None if index is None else torch.tensor(index, device=device)
+    return (x, theta, points, tangent, index), (kind.size, "bilinear", "reflection", False)
+
+
+@pytest.mark.parametrize("kind", WARPS.values(), ids=WARPS.keys())
+@pytest.mark.parametrize("tangent", (False, True))
+@pytest.mark.parametrize("index", (None, (1, 1)))
+def test_an_operator_called_by_itself_has_first_derivatives(kind, tangent, index, device):
+    """In C++: the bits that stn_ext.autograd gives, whatever is asked for."""
+    (x, theta, points, along, index), options = raw_arguments(kind, device, tangent, index)
+    grad = torch.randn(2, x.shape[1], *kind.size, device=device)
+    for needed in itertools.product((False, True), repeat=3 if tangent else 2):
+        if not any(needed):
+            continue
+        results = []
+        for function in (torch.ops.stn_ext.sample, autograd.sample):
+            leaves = [t.clone() for t in (x, theta, along) if t is not None]
+            for leaf, need in zip(leaves, needed, strict=True):
+                leaf.requires_grad_(need)
+            y = function(*leaves[:2], points, leaves[2] if tangent else None, index, *options)
+            y.backward(grad)
+            results.append((y.detach(), [leaf.grad for leaf in leaves]))
+        assert torch.equal(results[0][0], results[1][0])
+        for ours, expected in zip(results[0][1], results[1][1], strict=True):
+            assert (ours is None and expected is None) or torch.equal(ours, expected)
+
+
+def test_the_operator_itself_keeps_no_input_for_its_own_gradient(device):
+    """As far as memory tells: what theta does not need is freed."""
+    (x, *maps), options = raw_arguments(Affine, device)
+    images = x.clone().requires_grad_() * 1
+    freed = weakref.ref(images)
+    y = torch.ops.stn_ext.sample(images, *maps, *options)
+    del images
+    assert freed() is None and y.requires_grad
+
+
+def one_line(error):
+    text = str(error.value)
+    return "\n" not in text and len(text) < 300
+
+
+def test_an_operator_called_by_itself_refuses_other_derivatives(device):
+    (x, theta, *maps), options = raw_arguments(Affine, device)
+    ops, grad = torch.ops.stn_ext, torch.randn(2, 3, *Affine.size, device=device)
+    leaf = theta.clone().requires_grad_()
+    y = ops.sample(x, leaf, *maps, *options)
+    with pytest.raises(NotImplementedError, match=r"^stn_ext::moments has no derivative here: .*") as error:
+        torch.autograd.grad(y.sum(), leaf, create_graph=True)
+    assert one_line(error)
+    for call in (
+        lambda: ops.adjoint(grad, leaf, *maps, 2, x.shape[2:], *options[1:]),
+        lambda: ops.moments(grad, x, leaf, *maps, *options[1:]),
+        lambda: ops.backward(grad, x, leaf, maps[0], maps[2], *options[1:]),
+    ):
+        with pytest.raises(NotImplementedError, match="has no derivative here") as error:
+            call()
+        assert one_line(error)
+        with torch.no_grad():
+            call()
     with torch.autograd.forward_ad.dual_level():
-        dual = torch.autograd.forward_ad.make_dual(x.detach(), torch.ones_like(x))
-        with pytest.raises(RuntimeError, match="has no derivative of its own"):
-            ops.sample(dual, theta, None, None, None, (5, 5), "bilinear", "zeros", False)
+        for primal, place in ((x, 0), (theta, 1)):
+            arguments = [x, theta]
+            arguments[place] = torch.autograd.forward_ad.make_dual(primal, torch.ones_like(primal))
+            with pytest.raises(
+                NotImplementedError, match=r"^stn_ext::sample has no derivative here"
+            ) as error:
+                ops.sample(*arguments, *maps, *options)
+            assert one_line(error)
+    with pytest.raises(RuntimeError) as error:
+        torch.func.grad(lambda t: ops.sample(x, t, *maps, *options).sum())(theta)
+    assert one_line(error)
+
+
+def test_points_have_no_derivative(device):
+    (x, theta, points, *maps), options = raw_arguments(ThinPlateSpline, device)
+    with pytest.raises(NotImplementedError, match=r"^stn_ext::sample has no derivative here"):
+        torch.ops.stn_ext.sample(x, theta, points.clone().requires_grad_(), *maps, *options)
+
+
+class Network(torch.nn.Module):
+    """A trained map, in front of something else that is trained."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+        self.theta = torch.nn.Parameter(kind.theta.float())
+        self.scale = torch.nn.Parameter(torch.tensor(1.5))
+
+    def forward(self, x):
+        return self.kind.warp(x * self.scale, self.theta, self.kind.size, padding_mode="border").square()
+
+
+def training_step(network, x):
+    network.zero_grad()
+    y = network(x)
+    y.sum().backward()
+    return [y.detach(), *(parameter.grad for parameter in network.parameters())]
+
+
+@recent_torch
+@pytest.mark.parametrize("kind", WARPS.values(), ids=WARPS.keys())
+def test_an_exported_program_is_trained(kind, device):
+    """Without stn_ext's Functions, which export leaves out."""
+    network = Network(kind).to(device)
+    program = torch.export.export(network, (torch.randn(kind.shape, device=device),)).module()
+    x = torch.randn(kind.shape, device=device)
+    for ours, expected in zip(training_step(program, x), training_step(network, x), strict=True):
+        torch.testing.assert_close(ours, expected)
+    assert network.theta.grad.abs().sum() > 0
+
+
+@recent_torch
+def test_an_exported_program_is_compiled_for_training(device):
+    torch._dynamo.reset()
+    network, x = Network(Affine).to(device), torch.randn(Affine.shape, device=device)
+    program = torch.export.export(network, (x,)).module()
+    compiled = torch.compile(program, backend="aot_eager", dynamic=True)
+    for ours, expected in zip(training_step(compiled, x), training_step(network, x), strict=True):
+        torch.testing.assert_close(ours, expected)
+
+
+class Scripted(torch.nn.Module):
+    def __init__(self, theta: torch.Tensor):
+        super().__init__()
+        self.theta = torch.nn.Parameter(theta)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.ops.stn_ext.sample(
+            x, self.theta, None, None, None, [9, 14], "bilinear", "border", False
+        ).square()
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_scripted_module_is_trained(device):
+    x = torch.randn(Affine.shape, device=device)
+    network = Scripted(Affine.theta.float()).to(device)
+    scripted = torch.jit.script(network)
+    for _ in range(3):  # TorchScript's executor first looks on, and then rewrites the graph
+        results = training_step(scripted, x), training_step(network, x)
+        for ours, expected in zip(*results, strict=True):
+            torch.testing.assert_close(ours, expected)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("kind", WARPS.values(), ids=WARPS.keys())
+def test_a_traced_warp_is_trained(kind, device):
+    """By torch.jit.trace, as TensorBoard's add_graph traces; for any batch, of the example's output size."""
+
+    def warp(x, theta):
+        return kind.warp(x, theta, None, padding_mode="border")
+
+    x, theta = torch.randn(kind.shape, device=device), kind.theta.float().to(device)
+    traced = torch.jit.trace(warp, (x.requires_grad_(), theta.requires_grad_()))
+    x, theta = torch.randn(5, *kind.shape[1:], device=device), theta.detach().repeat(3, 1, 1)[:5]
+    grad = torch.randn_like(x)
+    for ours, expected in zip(
+        gradients(traced, x, theta, grad), gradients(warp, x, theta, grad), strict=True
+    ):
+        assert torch.equal(ours, expected)
 
 
 def test_functional_gradient(device):

@@ -29,16 +29,18 @@ at::Tensor images_of(const at::Tensor& like, int64_t count, at::IntArrayRef size
                                like.suggest_memory_format());
 }
 
-// What an index holds cannot be checked earlier than this.
-const Map& indexed(const Map& map, int64_t images) {
+// What an index holds cannot be checked earlier than this. It is a copy that is checked and followed: another
+// thread may write to the caller's own meanwhile.
+Map indexed(const Map& map, int64_t images) {
   if (!map.index || map.count() == 0) return map;
-  const at::Tensor index = map.index->contiguous();
+  Map safe = map;
+  safe.index = map.index->clone(at::MemoryFormat::Contiguous);
+  const int64_t* index = safe.index->const_data_ptr<int64_t>();
   for (int64_t n = 0; n < map.count(); ++n) {
-    const int64_t image = index.const_data_ptr<int64_t>()[n];
-    TORCH_CHECK_INDEX(image >= 0 && image < images, map.name, ": expected index of images from 0 to ",
-                      images - 1, ", but got ", image);
+    TORCH_CHECK_INDEX(index[n] >= 0 && index[n] < images, map.name, ": expected index of images from 0 to ",
+                      images - 1, ", but got ", index[n]);
   }
-  return map;
+  return safe;
 }
 
 at::Tensor sample(const at::Tensor& input, const Map& map, at::IntArrayRef size) {
