@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
-from . import autograd
+from . import arguments, autograd, labels
+from . import fill as fills
+from .arguments import Index, Size
+from .fill import Fill
 from .units import to_normalised as units_to_normalised
 
 __all__ = ["affine_sample", "projective_sample", "thin_plate_spline_sample"]
 
-NATIVE = (torch.float32, torch.float64)
+# Images that are computed with in float32.
+NARROW = (torch.float16, torch.bfloat16, torch.uint8)
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -38,13 +42,13 @@ def overridable(function: Callable[Parameters, Result]) -> Callable[Parameters, 
 def affine_sample(
     input: Tensor,
     theta: Tensor,
-    size: Sequence[int] | None = None,
+    size: Size | None = None,
     *,
     mode: str = "bilinear",
     padding_mode: str = "zeros",
     align_corners: bool = False,
-    fill: float | Tensor | None = None,
-    index: Tensor | None = None,
+    fill: Fill | None = None,
+    index: Index | None = None,
     theta_units: str = "normalised",
 ) -> Tensor:
     """Warps images by affine maps: affine_grid and grid_sample in one step that writes no grid.
@@ -59,57 +63,57 @@ def affine_sample(
     Args:
         input: images, (N, C, H, W), or volumes, (N, C, D, H, W), in any memory layout; float32, float64,
             float16, bfloat16, or uint8, which has no gradient and whose result is rounded. Coordinates and
-            sums are computed in float32, or float64 for float64 images.
+            sums are computed in float32, or float64 for float64 images. With mode "nearest" also bool and
+            all integers, label maps for instance, which are copied as they are.
         theta: maps from output to input coordinates, (N, 2, 3), or for volumes (N, 3, 4), of any
             floating-point dtype. Coordinates run from -1 to 1 over the image, x rightwards, y downwards, z
             from slice to slice. A batch of one image is warped by all N maps, without a copy.
-        size: (H_out, W_out), or (D_out, H_out, W_out), of the output in pixels. Default: the input's.
+        size: (H_out, W_out), or (D_out, H_out, W_out), of the output in pixels, integers of any kind; one is
+            as much along each axis. Default: the input's.
         mode: "bilinear" (trilinear, in volumes) or "nearest", which has no gradient by theta.
         padding_mode: what lies outside the image: "zeros", "border" (the nearest pixel) or "reflection" (the
             image mirrored at its edges).
         align_corners: whether -1 and 1 are the centres of the outer pixels (True) or their outer edges
             (False).
-        fill: with padding_mode "zeros", what lies outside instead of 0: a number, or a tensor of one for all,
-            of one for each channel, (C,), or of as many axes as the output, which it broadcasts to.
-        index: (N,), int64: the number of the image that each map of theta reads, of a batch of any size.
-            Default: each its own.
+        fill: with padding_mode "zeros", what lies outside instead of 0: a number, or a tensor or list of one
+            for all, of one for each channel, (C,), or of as many axes as the output, which it broadcasts to.
+            It may be infinite or NaN: pixels that lie inside do not know of it.
+        index: (N,), an int64 tensor or a list: the number of the image that each map of theta reads, of a
+            batch of any size. Default: each its own.
         theta_units: "normalised", or "pixel": theta takes the output's pixels to the input's, counted from
             the centre of the first, as OpenCV's matrices with WARP_INVERSE_MAP (see :mod:`stn_ext.units`).
             align_corners then only says where "reflection" mirrors.
 
     Returns:
         (N, C, H_out, W_out), or (N, C, D_out, H_out, W_out), of the input's dtype, device and memory format.
-        NaN where a coordinate is NaN; an infinite coordinate lies outside the image.
+        NaN where a coordinate is NaN, or 0 of integers; an infinite coordinate lies outside the image.
 
     Raises:
         ValueError: an argument of the wrong shape, device, or value.
         TypeError: an argument of the wrong type or dtype.
         IndexError: on the CPU, an index of an image that is not there.
     """
-    _check_tensors("affine_sample", input, theta)
+    _check_tensors("affine_sample", input=input, theta=theta)
     if _is_projective(theta):
         raise ValueError(
             "affine_sample: expected theta of shape (N, 2, 3), but got "
             f"{tuple(theta.shape)}: projective_sample takes (N, 3, 3)"
         )
-    if theta_units != "normalised":
-        theta, align_corners = _from_pixels(
-            "affine_sample", theta_units, input, theta, size, padding_mode, align_corners
-        )
-    return _warp("affine_sample", input, theta, None, size, mode, padding_mode, align_corners, fill, index)
+    rest = mode, padding_mode, align_corners, fill, index
+    return _warp("affine_sample", input, theta, None, size, *rest, theta_units)
 
 
 @overridable
 def projective_sample(
     input: Tensor,
     theta: Tensor,
-    size: Sequence[int] | None = None,
+    size: Size | None = None,
     *,
     mode: str = "bilinear",
     padding_mode: str = "zeros",
     align_corners: bool = False,
-    fill: float | Tensor | None = None,
-    index: Tensor | None = None,
+    fill: Fill | None = None,
+    index: Index | None = None,
     theta_units: str = "normalised",
 ) -> Tensor:
     """Warps images by projective maps (homographies).
@@ -129,18 +133,13 @@ def projective_sample(
     Raises:
         ValueError, TypeError, IndexError: as :func:`affine_sample`.
     """
-    _check_tensors("projective_sample", input, theta)
+    _check_tensors("projective_sample", input=input, theta=theta)
     if not _is_projective(theta):
         raise ValueError(
             f"projective_sample: expected theta of shape (N, 3, 3), but got {tuple(theta.shape)}"
         )
-    if theta_units != "normalised":
-        theta, align_corners = _from_pixels(
-            "projective_sample", theta_units, input, theta, size, padding_mode, align_corners
-        )
-    return _warp(
-        "projective_sample", input, theta, None, size, mode, padding_mode, align_corners, fill, index
-    )
+    rest = mode, padding_mode, align_corners, fill, index
+    return _warp("projective_sample", input, theta, None, size, *rest, theta_units)
 
 
 @overridable
@@ -148,13 +147,13 @@ def thin_plate_spline_sample(
     input: Tensor,
     theta: Tensor,
     points: Tensor,
-    size: Sequence[int] | None = None,
+    size: Size | None = None,
     *,
     mode: str = "bilinear",
     padding_mode: str = "zeros",
     align_corners: bool = False,
-    fill: float | Tensor | None = None,
-    index: Tensor | None = None,
+    fill: Fill | None = None,
+    index: Index | None = None,
 ) -> Tensor:
     """Warps images by thin plate splines (Bookstein 1989).
 
@@ -174,14 +173,13 @@ def thin_plate_spline_sample(
     Raises:
         ValueError, TypeError, IndexError: as :func:`affine_sample`.
     """
-    _check_tensors("thin_plate_spline_sample", input, theta, points)
+    _check_tensors("thin_plate_spline_sample", input=input, theta=theta, points=points)
     if points.requires_grad:
         raise ValueError(
             "thin_plate_spline_sample: expected points that need no gradient; detach them, or move theta"
         )
-    return _warp(
-        "thin_plate_spline_sample", input, theta, points, size, mode, padding_mode, align_corners, fill, index
-    )
+    rest = mode, padding_mode, align_corners, fill, index
+    return _warp("thin_plate_spline_sample", input, theta, points, size, *rest)
 
 
 def _warp(
@@ -189,30 +187,75 @@ def _warp(
     input: Tensor,
     theta: Tensor,
     points: Tensor | None,
-    size: Sequence[int] | None,
+    size: Size | None,
     mode: str,
     padding_mode: str,
     align_corners: bool,
-    fill: float | Tensor | None,
-    index: Tensor | None,
+    fill: Fill | None,
+    index: Index | None,
+    theta_units: str = "normalised",
 ) -> Tensor:
-    if size is None:
-        size = input.shape[2:]
-    elif not _is_size(size, input.ndim - 2):
-        kind = "two positive integers (height, width)"
-        if input.ndim == 5:
-            kind = "three positive integers (depth, height, width)"
-        raise ValueError(f"{name}: expected size of {kind}, but got {size!r}")
-    if input.dtype == torch.uint8 and torch.is_grad_enabled() and theta.requires_grad:
-        raise TypeError(
-            f"{name}: expected images of a floating-point dtype for a gradient, but got torch.uint8"
+    """The arguments as the operators take them, which check the rest; and what the operators do not have."""
+    arguments.check_options(
+        name, align_corners, mode=mode, padding_mode=padding_mode, theta_units=theta_units
+    )
+    align_corners = bool(align_corners)
+    if input.ndim not in (4, 5):
+        raise ValueError(
+            f"{name}: expected input of shape (N, C, H, W) or (N, C, D, H, W), but got {tuple(input.shape)}"
         )
-    arguments = theta, points, None, index, size, mode, padding_mode, align_corners
-    if fill is None:
-        return autograd.sample(input, *arguments)
-    if padding_mode != "zeros":
+    out_size: tuple[int, ...] = input.shape[2:]
+    if size is not None:
+        out_size = arguments.lengths(name, "size", size, input.ndim - 2)
+    if index is not None:
+        index = arguments.numbers_of_images(name, index, input.device)
+    if fill is not None and padding_mode != "zeros":
         raise ValueError(f"{name}: expected padding_mode 'zeros' with fill, but got {padding_mode!r}")
-    return _filled(name, input, arguments, fill)
+    if theta_units != "normalised":
+        theta, align_corners = _from_pixels(
+            name, theta_units, input, theta, out_size, padding_mode, align_corners
+        )
+    if not input.is_floating_point():
+        if mode == "nearest":
+            theta = theta.detach()  # which has no gradient
+        elif torch.is_grad_enabled() and theta.requires_grad:
+            raise TypeError(
+                f"{name}: expected images of a floating-point dtype for a gradient, but got {input.dtype}"
+            )
+        if input.dtype in labels.DTYPES:
+            if mode != "nearest":
+                raise TypeError(
+                    f"{name}: expected input of a floating-point dtype or uint8, or mode 'nearest', but got "
+                    f"{input.dtype}"
+                )
+            rest = out_size, padding_mode, align_corners
+            return labels.sample(name, input, theta, points, index, *rest, fill)
+    options = out_size, mode, padding_mode, align_corners
+    if fill is None:
+        return autograd.sample(input, theta, points, None, index, *options)
+    return _filled(name, input, theta, points, index, options, fill)
+
+
+def _filled(
+    name: str,
+    input: Tensor,
+    theta: Tensor,
+    points: Tensor | None,
+    index: Tensor | None,
+    options: tuple[Any, ...],
+    fill: Fill,
+) -> Tensor:
+    """The part of each pixel that lies outside the image, which an image of ones tells, is filled."""
+    images = input.float() if input.dtype in NARROW else input
+    output = autograd.sample(images, theta, points, None, index, *options)
+    value = fills.values(name, fill, images, output.shape, images.dtype)
+    # One image that every map reads.
+    ones = images.new_ones((1, 1, *images.shape[2:]))
+    inside = autograd.sample(ones, theta, points, None, None, *options)
+    output = fills.blend(output, inside, value)
+    if input.dtype == torch.uint8:
+        output = output.nan_to_num(0).round().clamp(0, 255)
+    return output.to(input.dtype)
 
 
 def _is_projective(theta: Tensor) -> bool:
@@ -225,7 +268,7 @@ def _from_pixels(
     units: str,
     input: Tensor,
     theta: Tensor,
-    size: Sequence[int] | None,
+    size: tuple[int, ...],
     padding_mode: str,
     align_corners: bool,
 ) -> tuple[Tensor, bool]:
@@ -234,59 +277,21 @@ def _from_pixels(
         raise ValueError(f"{name}: expected theta_units 'normalised' or 'pixel', but got {units!r}")
     # Only where it matters: between aligned corners an axis of one pixel would lose its place.
     align_corners = align_corners and padding_mode == "reflection"
-    in_size = input.shape[2:]
-    out_size = in_size if size is None else size
-    dims = input.ndim - 2
-    maps = ((2, 3), (3, 3)) if dims == 2 else ((3, 4),)
-    if theta.ndim != 3 or tuple(theta.shape[1:]) not in maps or not _is_size(out_size, dims):
+    maps = ((2, 3), (3, 3)) if input.ndim == 4 else ((3, 4),)
+    if theta.ndim != 3 or tuple(theta.shape[1:]) not in maps or 0 in input.shape[2:]:
         return theta, align_corners  # which the operator refuses
     # In float64, as the operator itself puts theta and the sizes together.
     if theta.is_floating_point():
         theta = theta.double()
-    return units_to_normalised(name, theta, in_size, out_size, align_corners), align_corners
+    return units_to_normalised(name, theta, input.shape[2:], size, align_corners), align_corners
 
 
-def _filled(name: str, input: Tensor, arguments: tuple[Any, ...], fill: float | Tensor) -> Tensor:
-    """The part of each pixel that lies outside the image, which an image of ones tells, is filled."""
-    images = input if input.dtype in NATIVE else input.float()
-    channels = input.shape[1]
-    value = torch.as_tensor(fill, dtype=images.dtype, device=images.device)
-    if value.ndim < 2 and value.shape in ((), (1,), (channels,)):
-        value = value.reshape(-1, *[1] * (input.ndim - 2))
-    elif not _broadcasts(value, (arguments[0].shape[0], channels, *arguments[4])):
-        raise ValueError(
-            f"{name}: expected fill of one number, of {channels}, one for each channel, or a tensor that "
-            f"broadcasts to the output, but got {tuple(value.shape)}"
-        )
-    theta, points, tangent, _, *rest = arguments
-    # One image that every map reads.
-    ones = images.new_ones((1, 1, *images.shape[2:]))
-    inside = autograd.sample(ones, theta, points, tangent, None, *rest)
-    output = autograd.sample(images, *arguments)
-    output = output + (1 - inside) * value
-    if input.dtype == torch.uint8:
-        output = output.nan_to_num(0).round().clamp(0, 255)
-    return output.to(input.dtype)
-
-
-def _broadcasts(value: Tensor, shape: Sequence[int]) -> bool:
-    return value.ndim == len(shape) and all(
-        n == 1 or n == wanted for n, wanted in zip(value.shape, shape, strict=True)
-    )
-
-
-def _check_tensors(name: str, *tensors: object) -> None:
-    for tensor in tensors:
+def _check_tensors(name: str, **tensors: object) -> None:
+    for tensor in tensors.values():
         if not isinstance(tensor, Tensor):
-            *kinds, last = (type(tensor).__name__ for tensor in tensors)
-            expected = "input and theta" if len(tensors) == 2 else "input, theta and points"
-            raise TypeError(f"{name}: expected tensors {expected}, but got {', '.join(kinds)} and {last}")
-
-
-def _is_size(size: object, dims: int) -> bool:
-    # torch.SymInt: the sizes of tensors that a compiler traces.
-    return (
-        isinstance(size, (tuple, list))
-        and len(size) == dims
-        and all(isinstance(length, (int, torch.SymInt)) and length > 0 for length in size)
-    )
+            *kinds, last = (type(tensor).__name__ for tensor in tensors.values())
+            *names, last_name = tensors
+            raise TypeError(
+                f"{name}: expected tensors {', '.join(names)} and {last_name}, but got {', '.join(kinds)} "
+                f"and {last}"
+            )

@@ -87,10 +87,13 @@ class SpatialTransformer(nn.Module):
             self.reset_to_identity()
 
     def _check_options(self) -> None:
-        """Has the operator itself refuse what it would refuse later, by a batch of no images."""
-        channels = self.fill.numel() if isinstance(self.fill, Tensor) and self.fill.ndim == 1 else 1
+        """Has the operator itself refuse what it would refuse later, by a batch of no images.
+
+        Whether a fill of many values fits depends on the images, which are not here yet.
+        """
+        fill = 0.0 if isinstance(self.fill, (Tensor, list, tuple)) else self.fill
         theta = self.transform(torch.zeros(0, self.transform.num_parameters))
-        self.sample(torch.zeros(0, channels, 1, 1), theta)
+        self.transform.sample(torch.zeros(0, 1, 1, 1), theta, self.size, **self._options() | {"fill": fill})
 
     @torch.no_grad()
     def reset_to_identity(self) -> None:
@@ -129,18 +132,21 @@ class SpatialTransformer(nn.Module):
 
     def sample(self, x: Tensor, theta: Tensor) -> Tensor:
         """Warps x by a theta that is given, to the size and with the options of this module."""
-        options = {
-            "mode": self.mode,
-            "padding_mode": self.padding_mode,
-            "align_corners": self.align_corners,
-            "fill": self.fill,
-        }
+        options = self._options()
         if not self.antialias or self.size is None:
             return self.transform.sample(x, theta, self.size, **options)
         (height, width), (out_height, out_width) = x.shape[-2:], self.size
         samples = -(-height // out_height), -(-width // out_width)
         fine = self.transform.sample(x, theta, (samples[0] * out_height, samples[1] * out_width), **options)
         return F.avg_pool2d(fine, samples) if samples != (1, 1) else fine
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "mode": self.mode,
+            "padding_mode": self.padding_mode,
+            "align_corners": self.align_corners,
+            "fill": self.fill,
+        }
 
     def extra_repr(self) -> str:
         return (

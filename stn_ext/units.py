@@ -8,17 +8,18 @@ centre of the first pixel: the matrices of OpenCV's ``warpAffine`` and ``warpPer
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .arguments import Size, check_options, lengths
+
 __all__ = ["normalised_to_pixels", "pixels_to_normalised"]
 
 
 def pixels_to_normalised(
-    theta: Tensor, in_size: Sequence[int], out_size: Sequence[int], *, align_corners: bool = False
+    theta: Tensor, in_size: Size, out_size: Size, *, align_corners: bool = False
 ) -> Tensor:
     """The map in normalised units whose pixel units are given.
 
@@ -29,7 +30,7 @@ def pixels_to_normalised(
     Args:
         theta: maps in pixel units, (N, 2, 3), (N, 3, 3) if projective, or (N, 3, 4) for volumes, whose rows
             are x, y(, z).
-        in_size: the input's (H, W), or (D, H, W).
+        in_size: the input's (H, W), or (D, H, W); integers of any kind, one being as much along each axis.
         out_size: the output's (H_out, W_out), or (D_out, H_out, W_out).
         align_corners: whether -1 and 1 are the centres of the outer pixels (True) or their outer edges
             (False). An axis of one pixel has no extent between aligned corners: every normalised coordinate
@@ -40,7 +41,7 @@ def pixels_to_normalised(
 
     Raises:
         ValueError: theta or a size of the wrong shape.
-        TypeError: theta of an integer dtype.
+        TypeError: theta of an integer dtype, or an argument of the wrong type.
 
     Example:
         A shift by one pixel to the right, on an image four pixels wide:
@@ -53,11 +54,9 @@ def pixels_to_normalised(
     return to_normalised("pixels_to_normalised", theta, in_size, out_size, align_corners)
 
 
-def to_normalised(
-    op: str, theta: Tensor, in_size: Sequence[int], out_size: Sequence[int], align_corners: bool
-) -> Tensor:
+def to_normalised(op: str, theta: Tensor, in_size: Size, out_size: Size, align_corners: bool) -> Tensor:
     """pixels_to_normalised, for the operator of this name."""
-    rows = _rows(op, theta, in_size, out_size)
+    rows, in_size, out_size = _checked(op, theta, in_size, out_size, align_corners)
     axes = [_axis(length, align_corners) for length in reversed(out_size)]
     for row in rows:  # M a_out and M b_out + t
         row[-1] = sum((slope * b for slope, (_, b) in zip(row[:-1], axes, strict=True)), row[-1])
@@ -72,7 +71,7 @@ def to_normalised(
 
 
 def normalised_to_pixels(
-    theta: Tensor, in_size: Sequence[int], out_size: Sequence[int], *, align_corners: bool = False
+    theta: Tensor, in_size: Size, out_size: Size, *, align_corners: bool = False
 ) -> Tensor:
     """The map in pixel units whose normalised units are given: the inverse of :func:`pixels_to_normalised`.
 
@@ -86,7 +85,7 @@ def normalised_to_pixels(
 
     Raises:
         ValueError: theta or a size of the wrong shape.
-        TypeError: theta of an integer dtype.
+        TypeError: theta of an integer dtype, or an argument of the wrong type.
 
     Example:
         >>> half = torch.tensor([[[0.5, 0.0, 0.0], [0.0, 0.5, 0.0]]])  # the middle half of the image
@@ -94,7 +93,7 @@ def normalised_to_pixels(
         tensor([[[1., 0., 2.],
                  [0., 1., 2.]]])
     """
-    rows = _rows("normalised_to_pixels", theta, in_size, out_size)
+    rows, in_size, out_size = _checked("normalised_to_pixels", theta, in_size, out_size, align_corners)
     depths = _depths(rows)
     for row, length in zip(rows[: len(in_size)], reversed(in_size), strict=True):
         a, b = _axis(length, align_corners)
@@ -106,8 +105,10 @@ def normalised_to_pixels(
     return torch.stack([torch.stack(row, -1) for row in rows], -2)
 
 
-def _rows(op: str, theta: Tensor, in_size: Sequence[int], out_size: Sequence[int]) -> list[list[Tensor]]:
-    """Theta's entries row by row, after the checks of all arguments."""
+def _checked(
+    op: str, theta: Tensor, in_size: Size, out_size: Size, align_corners: bool
+) -> tuple[list[list[Tensor]], tuple[int, ...], tuple[int, ...]]:
+    """Theta's entries row by row and both sizes, after the checks of all arguments."""
     if not isinstance(theta, Tensor):
         raise TypeError(f"{op}: expected a tensor theta, but got {type(theta).__name__}")
     if theta.dim() != 3 or tuple(theta.shape[1:]) not in ((2, 3), (3, 3), (3, 4)):
@@ -116,15 +117,12 @@ def _rows(op: str, theta: Tensor, in_size: Sequence[int], out_size: Sequence[int
         )
     if not theta.is_floating_point():
         raise TypeError(f"{op}: expected theta of a floating-point dtype, but got {theta.dtype}")
+    check_options(op, align_corners)
     dimensions = theta.shape[2] - 1
-    for name, size in (("in_size", in_size), ("out_size", out_size)):
-        if len(size) != dimensions or min(size) < 1:
-            raise ValueError(
-                f"{op}: expected {name} of {dimensions} positive integers, but got {tuple(size)}"
-            )
+    sizes = lengths(op, "in_size", in_size, dimensions), lengths(op, "out_size", out_size, dimensions)
     # Numbers, not tensors, scale the entries: nothing is copied to a GPU, and compilers see sizes that vary.
     theta = theta.to(torch.promote_types(theta.dtype, torch.float32))
-    return [list(row.unbind(-1)) for row in theta.unbind(-2)]
+    return [list(row.unbind(-1)) for row in theta.unbind(-2)], *sizes
 
 
 def _depths(rows: list[list[Tensor]]) -> list[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .arguments import Size, lengths
 from .functional import affine_sample
 
 __all__ = ["warp_affine"]
@@ -13,7 +14,7 @@ __all__ = ["warp_affine"]
 def warp_affine(
     src: Tensor,
     M: Tensor,
-    dsize: tuple[int, int],
+    dsize: Size,
     mode: str = "bilinear",
     padding_mode: str = "zeros",
     align_corners: bool = True,
@@ -29,7 +30,8 @@ def warp_affine(
         src: images, (B, C, H, W), as for :func:`stn_ext.affine_sample`.
         M: maps from source to result in pixels, (B, 2, 3), or (1, 2, 3) for all images; of any
             floating-point dtype.
-        dsize: the result's (height, width). Where one is zero, the result is empty, with gradients of zero.
+        dsize: the result's (height, width); one number is both. Where one is zero, the result is empty, with
+            gradients of zero.
         mode: as for :func:`stn_ext.affine_sample`.
         padding_mode: as for :func:`stn_ext.affine_sample`, or "fill": fill_value lies outside the image.
         align_corners: which edges "reflection" mirrors at, the outer pixels' centres (True) or their outer
@@ -51,11 +53,16 @@ def warp_affine(
         tensor([[[[0., 0., 1.],
                   [0., 3., 4.]]]])
     """
-    _check(src, M, dsize)
+    _check(src, M)
+    dsize = lengths("warp_affine", "dsize", dsize, 2, least=0)
+    if 0 not in dsize and 0 in src.shape[2:]:
+        raise ValueError(
+            f"warp_affine: src's height and width must be positive, but got {tuple(src.shape[2:])}"
+        )
     batch, channels = src.shape[:2]
     out_shape = (batch, channels, *dsize)
-    size = (dsize[0], dsize[1])
-    if 0 in size:
+    size = dsize
+    if 0 in dsize:
         # One pixel stands in, so that all arguments are checked and the result has its place in the graph.
         src, size = src.sum((2, 3), keepdim=True, dtype=src.dtype), (1, 1)
     fill = None
@@ -77,7 +84,7 @@ def warp_affine(
     return result[:, :, :0].reshape(out_shape) if 0 in dsize else result
 
 
-def _check(src: Tensor, M: Tensor, dsize: tuple[int, int]) -> None:
+def _check(src: Tensor, M: Tensor) -> None:
     for name, tensor in (("src", src), ("M", M)):
         if not isinstance(tensor, Tensor):
             raise TypeError(f"warp_affine: expected a tensor {name}, but got {type(tensor).__name__}")
@@ -85,12 +92,6 @@ def _check(src: Tensor, M: Tensor, dsize: tuple[int, int]) -> None:
         raise ValueError(f"warp_affine: expected src of shape (B, C, H, W), but got {tuple(src.shape)}")
     if M.dim() != 3 or tuple(M.shape[1:]) != (2, 3):
         raise ValueError(f"warp_affine: expected M of shape (B, 2, 3), but got {tuple(M.shape)}")
-    if len(dsize) != 2 or min(dsize) < 0:
-        raise ValueError(f"warp_affine: dsize, (height, width), must be non-negative, but got {tuple(dsize)}")
-    if 0 not in dsize and 0 in src.shape[2:]:
-        raise ValueError(
-            f"warp_affine: src's height and width must be positive, but got {tuple(src.shape[2:])}"
-        )
 
 
 def _inverse(M: Tensor) -> Tensor:

@@ -236,7 +236,12 @@ def test_options_reach_the_transform():
 def test_options_reach_the_sampler():
     x = torch.rand(2, 3, 8, 8)
     shifted = torch.tensor([1.0, 0.0, 0.55, 0.0, 1.0, 0.0])
-    fills = 0.5, torch.tensor([0.1, 0.2, 0.3]), nn.Parameter(torch.tensor([0.1, 0.2, 0.3]))
+    fills = (
+        0.5,
+        torch.rand(2, 3, 1, 1),
+        torch.tensor([0.1, 0.2, 0.3]),
+        nn.Parameter(torch.tensor([0.1, 0.2, 0.3])),
+    )
     for mode in ("bilinear", "nearest"):
         for fill in (None, *fills):
             module = SpatialTransformer(localization(6), size=5, mode=mode, fill=fill)

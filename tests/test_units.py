@@ -219,12 +219,12 @@ def test_half_precision_is_converted_in_single():
         (
             (torch.eye(2, 3)[None], (4,), (4, 5)),
             ValueError,
-            r"in_size of 2 positive integers, but got \(4,\)",
+            r"in_size of two positive integers \(height, width\), but got \(4,\)",
         ),
         (
             (torch.eye(2, 3)[None], (4, 5), (0, 5)),
             ValueError,
-            r"out_size of 2 positive integers, but got \(0",
+            r"out_size of two positive integers \(height, width\), but got \(0",
         ),
         (
             (torch.eye(2, 3)[None].long(), (4, 5), (4, 5)),
@@ -237,3 +237,9 @@ def test_half_precision_is_converted_in_single():
 def test_errors(convert, arguments, error, message):
     with pytest.raises(error, match=f"^{convert.__name__}: expected .*{message}"):
         convert(*arguments)
+
+
+@pytest.mark.parametrize("convert", (pixels_to_normalised, normalised_to_pixels))
+def test_a_convention_is_a_truth_value(convert):
+    with pytest.raises(TypeError, match=f"^{convert.__name__}: expected align_corners of type bool, but got"):
+        convert(torch.eye(2, 3)[None], (4, 5), (4, 5), align_corners="no")

@@ -132,7 +132,11 @@ def test_large_images_are_inverted_precisely(device):
             r"src's height and width must be positive, but got \(0",
         ),
         ({"M": torch.zeros(2, 3, 3)}, ValueError, r"expected M of shape \(B, 2, 3\), but got \(2, 3, 3\)"),
-        ({"dsize": (-1, 4)}, ValueError, r"must be non-negative, but got \(-1, 4\)"),
+        (
+            {"dsize": (-1, 4)},
+            ValueError,
+            r"expected dsize of two non-negative integers (.*), but got \(-1, 4\)",
+        ),
         (
             {"padding_mode": "fill", "fill_value": torch.zeros(4)},
             ValueError,

@@ -430,7 +430,7 @@ def test_the_same_bits_for_any_number_of_threads(kind, device):
         (
             lambda x: stn_ext.affine_sample(x, Affine.theta, index=torch.tensor([1.0, 0.0])),
             TypeError,
-            "affine_sample: expected index of dtype torch.int64, but got float",
+            "affine_sample: expected index of dtype torch.int64, but got torch.float32",
         ),
     ],
 )
