@@ -23,6 +23,6 @@ autodoc_mock_imports = ["onnxscript"]  # what it says can be read without what i
 doctest_global_setup = """
 import torch
 import stn_ext
-from stn_ext import affine_sample, normalised_to_pixels, pixels_to_normalised, warp_affine
+from stn_ext import affine_sample, normalised_to_pixels, pixels_to_normalised, warp_affine, warp_perspective
 torch.manual_seed(0)
 """

@@ -7,7 +7,7 @@ from . import nn, transforms
 from ._extension import _C
 from .functional import affine_sample, projective_sample, thin_plate_spline_sample
 from .units import normalised_to_pixels, pixels_to_normalised
-from .warp import warp_affine
+from .warp import warp_affine, warp_perspective
 
 __version__: str = _C.__version__
 build_info = _C.build_info
@@ -22,6 +22,7 @@ __all__ = [
     "thin_plate_spline_sample",
     "transforms",
     "warp_affine",
+    "warp_perspective",
 ]
 
 

@@ -1,4 +1,4 @@
-"""warp_affine in kornia's place: against kornia, and under kornia's own tests."""
+"""warp_affine and warp_perspective in kornia's place: against kornia, and under kornia's own tests."""
 
 import os
 import re
@@ -6,13 +6,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from stn_ext import affine_sample, normalised_to_pixels, warp_affine
+from stn_ext import affine_sample, normalised_to_pixels, projective_sample, warp_affine, warp_perspective
 from tests.maps import MAPS, PADDINGS, rotation
+from tests.warps import recent_torch
 
-SIZES = [((12, 17), (12, 17)), ((9, 30), (21, 5)), ((31, 8), (1, 40))]
+# Odd and even, of one pixel, and results of another size.
+SIZES = [((12, 17), (12, 17)), ((9, 30), (21, 5)), ((31, 8), (1, 40)), ((1, 7), (6, 7)), ((8, 1), (5, 1))]
+WARPS = (warp_affine, warp_perspective)
 
 
 def random_maps(count, seed):
@@ -27,52 +32,71 @@ def random_maps(count, seed):
     return torch.stack((c, c * shear - s, uniform(-9, 9), s, s * shear + c, uniform(-9, 9)), 1).view(-1, 2, 3)
 
 
-def check_against_kornia(device, in_size, dsize, **options):
-    kornia = pytest.importorskip("kornia")
+def random_homographies(count, seed):
+    """random_maps in perspective, of any scale and sign; the horizons of some cross their images."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = 0.05 * torch.randn(count, 1, 3, dtype=torch.float64, generator=generator)
+    rows[..., 2] = 1 + 10 * rows[..., 2]
+    scales = torch.tensor([1.0, -1.0, 1e-3, -1e30], dtype=torch.float64)[:count, None, None]
+    return torch.cat((random_maps(count, seed), rows), 1) * scales
+
+
+def check_against_kornia(warp, device, in_size, dsize, **options):
+    kornia = pytest.importorskip("kornia", minversion="0.9")
+    theirs = getattr(kornia.geometry, warp.__name__)
     for seed in range(5):
         src = torch.rand(4, 3, *in_size, dtype=torch.float64, device=device)
-        M = random_maps(4, seed).to(device)
-        ours = warp_affine(src, M, dsize, **options)
-        expected = kornia.geometry.warp_affine(src, M, dsize, **options)
-        # Coordinates of up to a hundred pixels in float64, on either side.
-        torch.testing.assert_close(ours, expected, rtol=0, atol=1e-11)
+        M = (random_maps if warp is warp_affine else random_homographies)(4, seed).to(device)
+        ours = warp(src, M, dsize, **options)
+        expected = theirs(src, M, dsize, **options)
+        # Coordinates of up to a hundred pixels in float64, on either side; near a horizon of thousands.
+        atol = 1e-11 if warp is warp_affine else 1e-8
+        torch.testing.assert_close(ours, expected, rtol=0, atol=atol)
 
 
+@pytest.mark.parametrize("warp", WARPS)
 @pytest.mark.parametrize("align_corners", (False, True))
 @pytest.mark.parametrize("padding_mode", PADDINGS)
 @pytest.mark.parametrize("in_size, dsize", SIZES)
-def test_values_are_kornias(device, in_size, dsize, padding_mode, align_corners):
-    check_against_kornia(device, in_size, dsize, padding_mode=padding_mode, align_corners=align_corners)
+def test_values_are_kornias(device, in_size, dsize, padding_mode, align_corners, warp):
+    options = {"padding_mode": padding_mode, "align_corners": align_corners}
+    check_against_kornia(warp, device, in_size, dsize, **options)
 
 
+@pytest.mark.parametrize("warp", WARPS)
 @pytest.mark.parametrize("padding_mode", (*PADDINGS, "fill"))
-def test_nearest_is_kornias(device, padding_mode):
+def test_nearest_is_kornias(device, padding_mode, warp):
     """Random maps in float64 put no coordinate half way between two pixels."""
-    check_against_kornia(device, (9, 30), (12, 17), mode="nearest", padding_mode=padding_mode)
+    check_against_kornia(warp, device, (9, 30), (12, 17), mode="nearest", padding_mode=padding_mode)
 
 
+@pytest.mark.parametrize("warp", WARPS)
 @pytest.mark.parametrize("align_corners", (False, True))
 @pytest.mark.parametrize("shape", [(1,), (3,), (4, 3, 1, 1), (1, 1, 12, 17), (12, 17)])
-def test_fill_of_any_shape_is_kornias(device, shape, align_corners):
+def test_fill_of_any_shape_is_kornias(device, shape, align_corners, warp):
     fill = torch.rand(shape, dtype=torch.float64, device=device)
     options = {"padding_mode": "fill", "align_corners": align_corners, "fill_value": fill}
-    check_against_kornia(device, (9, 30), (12, 17), **options)
+    check_against_kornia(warp, device, (9, 30), (12, 17), **options)
 
 
-def test_gradients_are_kornias(device):
-    kornia = pytest.importorskip("kornia")
+@pytest.mark.parametrize("warp", WARPS)
+def test_gradients_are_kornias(device, warp):
+    kornia = pytest.importorskip("kornia", minversion="0.9")
     src = torch.rand(4, 3, 9, 14, dtype=torch.float64, device=device, requires_grad=True)
-    M = random_maps(4, 7).to(device).requires_grad_()
+    M = random_maps(4, 7)
+    if warp is warp_perspective:
+        M = torch.cat((M, torch.tensor([[[0.01, -0.02, 1.1]]], dtype=torch.float64).expand(4, 1, 3)), 1)
+    M = M.to(device).requires_grad_()
     fill = torch.rand(3, dtype=torch.float64, device=device, requires_grad=True)
     options = {"padding_mode": "fill", "fill_value": fill}
     grad = torch.randn(4, 3, 11, 10, dtype=torch.float64, device=device)
     ours, expected = (
         torch.autograd.grad(f(src, M, (11, 10), **options), (src, M, fill), grad)
-        for f in (warp_affine, kornia.geometry.warp_affine)
+        for f in (warp, getattr(kornia.geometry, warp.__name__))
     )
     # M's gradient is a sum over a hundred pixels, times coordinates of some ten.
     for a, e in zip(ours, expected, strict=True):
-        torch.testing.assert_close(a, e, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(a, e, rtol=1e-8, atol=1e-8)
 
 
 def test_it_is_the_inverse_of_the_samplers_map(device):
@@ -92,19 +116,36 @@ def test_one_map_for_all_images(device):
     assert torch.equal(warp_affine(src, M, (5, 6)), warp_affine(src, M.repeat(3, 1, 1), (5, 6)))
 
 
-def test_one_pixel_wide_images_keep_their_place(device):
-    """A column of pixels moved to the right by one, whatever align_corners."""
-    src = torch.tensor([[[[1.0], [2.0]]]], device=device)
-    M = torch.tensor([[[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]], device=device)
-    for align_corners in (False, True):
-        y = warp_affine(src, M, (2, 3), align_corners=align_corners)
-        assert y.tolist() == [[[[0, 1, 0], [0, 2, 0]]]]
+@recent_torch
+def test_warp_perspective_compiles_whole_and_is_exported_for_any_batch(device):
+    class Module(nn.Module):
+        def forward(self, src, M):
+            return warp_perspective(src, M, (8, 9))
+
+    def arguments(batch):
+        return torch.rand(batch, 2, 6, 7, device=device), random_homographies(batch, 3).float().to(device)
+
+    compiled = torch.compile(Module(), fullgraph=True, dynamic=True, backend="aot_eager")
+    batch = torch.export.Dim("batch")
+    program = torch.export.export(Module(), arguments(4), dynamic_shapes=({0: batch}, {0: batch})).module()
+    for given in (arguments(3), arguments(2)):
+        torch.testing.assert_close(compiled(*given), Module()(*given))
+        torch.testing.assert_close(program(*given), Module()(*given))
 
 
-def test_singular_maps_give_nan(device):
+@pytest.mark.parametrize("warp", WARPS)
+def test_singular_maps_give_nan(device, warp):
     src = torch.rand(1, 1, 4, 4, device=device)
-    M = torch.tensor([[[1.0, 2.0, 0.3], [0.5, 1.0, 0.1]]], device=device)
-    assert warp_affine(src, M, (3, 3)).isnan().all()
+    M = torch.tensor([[[1.0, 2.0, 0.3], [0.5, 1.0, 0.1], [0.0, 0.0, 0.0]]], device=device)
+    assert warp(src, M[:, : 2 if warp is warp_affine else 3], (3, 3)).isnan().all()
+
+
+def test_before_the_horizon_it_is_the_inverse_of_the_samplers_map(device):
+    x = torch.randn(1, 2, 10, 13, device=device)
+    theta = torch.tensor([[[1.01, 0.2, 0.01], [-0.1, 0.9, 0.03], [0.2, -0.1, 1.1]]], dtype=torch.float64)
+    M = -3 * torch.linalg.inv(normalised_to_pixels(theta, (10, 13), (8, 9)))
+    y = warp_perspective(x, M.to(device), (8, 9))
+    torch.testing.assert_close(y, projective_sample(x, theta.to(device), (8, 9)), rtol=0, atol=2e-6)
 
 
 def test_large_images_are_inverted_precisely(device):
@@ -116,6 +157,7 @@ def test_large_images_are_inverted_precisely(device):
     torch.testing.assert_close(warp_affine(src, M, (40, 1920)).double(), exact, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("warp", WARPS)
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
@@ -131,12 +173,15 @@ def test_large_images_are_inverted_precisely(device):
             ValueError,
             r"src's height and width must be positive, but got \(0",
         ),
-        ({"M": torch.zeros(2, 3, 3)}, ValueError, r"expected M of shape \(B, 2, 3\), but got \(2, 3, 3\)"),
-        (
-            {"dsize": (-1, 4)},
-            ValueError,
-            r"expected dsize of two non-negative integers (.*), but got \(-1, 4\)",
-        ),
+        ({"M": torch.zeros(2, 4, 3)}, ValueError, r"expected M of shape \(B, ., 3\), but got \(2, 4, 3\)"),
+        ({"dsize": (-1, 4)}, ValueError, r"two non-negative integers .*, but got \(-1, 4\)"),
+        ({"dsize": (6.0, 7)}, ValueError, r"two non-negative integers .*, but got \(6\.0, 7\)"),
+        ({"dsize": None}, ValueError, "two non-negative integers .*, but got None"),
+        ({"mode": "bicubic"}, ValueError, "expected mode 'bilinear' or 'nearest', but got 'bicubic'"),
+        ({"mode": None}, TypeError, "expected mode of type str, but got None"),
+        ({"padding_mode": "wrap"}, ValueError, "'zeros', 'border', 'reflection' or 'fill', but got 'wrap'"),
+        ({"align_corners": "yes"}, TypeError, "expected align_corners of type bool, but got 'yes'"),
+        ({"padding_mode": "fill", "fill_value": 3}, TypeError, "expected a tensor fill_value, but got int"),
         (
             {"padding_mode": "fill", "fill_value": torch.zeros(4)},
             ValueError,
@@ -144,29 +189,45 @@ def test_large_images_are_inverted_precisely(device):
         ),
     ],
 )
-def test_errors(change, error, message):
-    arguments = {"src": torch.zeros(2, 3, 4, 5), "M": torch.eye(2, 3).repeat(2, 1, 1), "dsize": (6, 7)}
-    with pytest.raises(error, match=f"^warp_affine: .*{message}"):
-        warp_affine(**(arguments | change))
+def test_errors(change, error, message, warp):
+    rows = 2 if warp is warp_affine else 3
+    M = torch.eye(rows, 3).repeat(2, 1, 1)
+    arguments = {"src": torch.zeros(2, 3, 4, 5), "M": M, "dsize": (6, 7)}
+    with pytest.raises(error, match=f"^{warp.__name__}: .*{message}") as caught:
+        warp(**(arguments | change))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(TypeError, match=f"^{warp.__name__}: expected M of a floating-point dtype, but got"):
+        warp(**(arguments | {"M": M.int()}))
 
 
-# kornia's tests that say something else than what warp_affine computes.
+@pytest.mark.parametrize("warp", WARPS)
+def test_sizes_of_any_kind_of_integer(device, warp):
+    src = torch.rand(2, 3, 4, 5, device=device)
+    M = torch.eye(2 if warp is warp_affine else 3, 3, device=device).repeat(2, 1, 1)
+    expected = warp(src, M, (6, 6))
+    for dsize in (6, np.array([6, 6]), torch.Size([6, 6]), [np.int64(6), 6]):
+        assert torch.equal(warp(src, M, dsize), expected)
+    assert warp(src, M, (0, 6)).shape == (2, 3, 0, 6)
+
+
+# kornia's tests that say something else than what the two compute.
 NOT_OURS = {
     "test_jit_script": "TorchScript does not compile Python functions over custom operators",
     "test_singleton_identity_survives_tracing": "expects a warning that affine_grid gives while it is traced",
     "test_empty_destination_blames_an_integral_src_by_name": "expects NotImplementedError; here a TypeError",
     "test_empty_destination_keeps_grid_sample_validation": "expects grid_sample's and kornia's own messages",
 }
-# Puts our function in the place of kornia's, wherever kornia has it.
+# Puts our functions in the place of kornia's, wherever kornia has them.
 PLUGIN = """
 import sys
 import kornia
 import stn_ext
-original = kornia.geometry.warp_affine
-for name, module in list(sys.modules.items()):
-    if name.startswith("kornia") and getattr(module, "warp_affine", None) is original:
-        module.warp_affine = stn_ext.warp_affine
-assert kornia.geometry.transform.warp_affine is stn_ext.warp_affine
+for function in ("warp_affine", "warp_perspective"):
+    original, ours = getattr(kornia.geometry, function), getattr(stn_ext, function)
+    for name, module in list(sys.modules.items()):
+        if name.startswith("kornia") and getattr(module, function, None) is original:
+            setattr(module, function, ours)
+    assert getattr(kornia.geometry.transform, function) is ours
 """
 
 
@@ -180,7 +241,7 @@ def test_kornias_own_tests(tmp_path):
         [
             *(sys.executable, "-m", "pytest", "-q", "-p", "in_kornias_place", "-p", "no:cacheprovider"),
             *("tests/geometry/transform/test_imgwarp.py", "-k"),
-            f"(TestWarpAffine or warp_affine) and not ({left_out})",
+            f"(TestWarp or warp_affine or warp_perspective) and not ({left_out})",
         ],
         cwd=os.environ["KORNIA_SOURCE"],
         env=os.environ
