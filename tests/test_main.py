@@ -247,11 +247,14 @@ def test_continuing_where_nothing_was_saved_starts_with_the_first_epoch(tmp_path
 
 def test_a_fresh_run_sets_an_earlier_one_aside(trained, tmp_path):
     shutil.copytree(trained[0] / "checkpoints", tmp_path / "checkpoints")
-    printed = train(tmp_path, *SMALL, "--num_epoch", "1")
-    assert "previous" in printed
     directory = tmp_path / "checkpoints/stn/mnist"
-    assert sorted(p.name for p in directory.glob("*.pth")) == ["model_epoch00001.pth"]
-    assert (directory / "previous/model_epoch00003.pth").exists()
+    for number, content in (("1", "model_epoch00003.pth"), ("2", "model_epoch00001.pth")):
+        printed = train(tmp_path, *SMALL, "--num_epoch", "1", "--limit", "100")
+        assert f"checkpoints are now in {directory / 'previous' / number}" in printed
+        assert sorted(p.name for p in directory.glob("*.pth")) == ["model_epoch00001.pth"]
+        assert (directory / "previous" / number / content).exists()
+    assert (directory / "previous/1/model_epoch00003.pth").exists()  # what was finished stays
+    assert "num_epoch: 1" in (tmp_path / "log/stn/mnist/previous/2/arg.txt").read_text()
 
 
 def test_test_prints_and_writes_the_figures(tested):
@@ -362,9 +365,10 @@ def test_mistake_a_checkpoint_whose_weights_do_not_fit(trained, tmp_path):
     shutil.copytree(trained[0] / "checkpoints", tmp_path / "checkpoints")
     path = tmp_path / "checkpoints/stn/mnist/model_epoch00003.pth"
     state = torch.load(path, weights_only=True)
-    state["model"].popitem()
+    name, _ = state["model"].popitem()
     torch.save(state, path)
-    assert_mistake("weights are those of another architecture", "--mode", "test", *directories(tmp_path))
+    assert_mistake(f"{path} is no checkpoint that this program wrote: model lacks {name}", "--mode", "test",
+                   *directories(tmp_path))  # fmt: skip
 
 
 def test_mistake_a_checkpoint_for_other_images(trained, tmp_path):

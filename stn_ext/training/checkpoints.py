@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+import warnings
+import zipfile
 from pathlib import Path
 
 import torch
 
+from . import schema
 from .errors import UserError
+from .files import open_regular
 
 FORMAT = "stn_ext checkpoint 1"
 _NAME = re.compile(r"model_epoch(\d{4,})\.pth")
-_KEYS = {"epoch", "model", "optimizer", "scheduler", "random", "args", "data"}
 
 
 def path_of(directory: Path, epoch: int) -> Path:
@@ -37,18 +41,46 @@ def to_bytes(state: dict) -> bytes:
 
 
 def load(path: Path) -> dict:
-    """Reads a checkpoint onto the CPU.
+    """Reads a checkpoint onto the CPU, and finds each of its fields right.
 
     Raises:
-        UserError: a file that is truncated, or of another program.
+        UserError: a file that is damaged or of another program, or what :func:`schema.check` refuses.
     """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load has no error of its own: whatever it meets, the file is at fault
-        raise UserError(
-            f"{path} is no readable checkpoint (truncated, or another program's): "
-            "delete it to use an earlier one"
-        ) from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT or not state.keys() >= _KEYS:
+    state = _read(path)
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise UserError(f"{path} is not a checkpoint of this program")
-    return state
+    try:
+        return schema.check(state)
+    except UserError as error:
+        raise UserError(f"{path} is no checkpoint that this program wrote: {error}") from error
+
+
+def _read(path: Path) -> object:
+    """What is in the file, all of whose content has the checksums that it was written with."""
+    try:
+        with open_regular(path) as file:
+            with zipfile.ZipFile(file) as archive:
+                # As PyTorch writes it, nothing is compressed, and nothing there twice: it takes no more
+                # memory than the file.
+                entries, size = archive.infolist(), os.fstat(file.fileno()).st_size
+                if {entry.compress_type for entry in entries} - {zipfile.ZIP_STORED}:
+                    raise ValueError("compressed entries")
+                if sum(entry.file_size for entry in entries) > size:
+                    raise ValueError("entries larger than the file")
+                damaged = archive.testzip()
+            if damaged is not None:
+                raise UserError(
+                    f"{path} is damaged, as the checksum of {damaged!r} in it tells: "
+                    "move it away to use an earlier one"
+                )
+            file.seek(0)
+            with warnings.catch_warnings():  # of kinds of tensors that the schema refuses
+                warnings.simplefilter("ignore")
+                return torch.load(file, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
+    except Exception as error:  # zipfile and torch.load raise whatever they meet: the file is at fault
+        raise UserError(
+            f"{path} is no readable checkpoint (damaged, truncated, or another program's): "
+            "move it away to use an earlier one"
+        ) from error

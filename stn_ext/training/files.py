@@ -1,24 +1,35 @@
-"""Writing files so that nobody ever reads half of one, and reading none but regular ones."""
+"""Writing files so that nobody ever reads half of one and nothing is lost; reading none but regular ones.
+
+What is written first bears a name of its own, ``.NAME.0123456789abcdef.tmp`` beside its place, and takes its
+place in one step. What a killed run left under such a name is cleared at the next start.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
+import re
+import secrets
+import shutil
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from .errors import UserError
 
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")
+
 
 def make_directory(path: str | Path) -> Path:
     """Creates the directory where it is missing, and makes sure that files can be written there."""
     path = Path(path)
-    probe = path / f".write-test-{os.getpid()}"
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe.touch()
+        probe = temporary_name(path / "probe")
+        os.close(_create(probe))
         probe.unlink()
     except OSError as error:
         raise UserError(f"cannot write to the directory {path}: {error.strerror}") from error
@@ -29,28 +40,134 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     """Replaces the file in one step: after a crash the old content is there, or the new, never a part."""
     if isinstance(content, str):
         content = content.encode()
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = temporary_name(path)
     try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        try:
+            with open(_create(temporary), "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _flush_directory(path.parent)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
 
 
-def set_aside(directory: Path, pattern: str) -> int:
-    """Moves matching files to ``directory/previous``, in place of what was there; returns how many."""
-    files = sorted(directory.glob(pattern))
-    if files:
-        previous = directory / "previous"
-        previous.mkdir(exist_ok=True)
-        for old in previous.glob(pattern):
-            old.unlink()
-        for file in files:
-            os.replace(file, previous / file.name)
-    return len(files)
+def replace_directory(directory: Path, fill: Callable[[Path], None], is_own: Callable[[Path], bool]) -> None:
+    """Replaces the directory by one that ``fill`` writes, in one step where the system can.
+
+    ``fill`` gets an empty directory. ``is_own`` tells, of a path below the old directory, whether it is of
+    what is replaced; all else is the user's, and moves into the new directory.
+    """
+    directory = directory.resolve()  # what is replaced is the directory itself, not a link to it
+    new = temporary_name(directory)
+    try:
+        new.mkdir()
+        try:
+            shutil.copymode(directory, new)
+            fill(new)
+            old = _exchange(new, directory)
+        except BaseException:
+            shutil.rmtree(new)
+            raise
+        _flush_directory(directory.parent)
+        _retire(old, directory, is_own)
+    except OSError as error:
+        raise UserError(f"cannot replace {directory}: {error.strerror}") from error
+
+
+def clear_temporaries(directory: Path, is_own: Callable[[Path], bool]) -> None:
+    """Removes what a killed run left half written in the directory, or beside it to replace it.
+
+    ``is_own`` is that of :func:`replace_directory`. Call this under the directory's lock only.
+    """
+    directory = directory.resolve()
+    for path in directory.glob(".*.tmp"):
+        if _TEMPORARY.fullmatch(path.name) and not path.is_dir():
+            path.unlink(missing_ok=True)
+    for path in directory.parent.glob(".*.tmp"):
+        if _TEMPORARY.fullmatch(path.name) and path.name[1:-21] == directory.name and path.is_dir():
+            _retire(path, directory, is_own)
+
+
+def set_aside(patterns: Sequence[tuple[Path, str]]) -> list[Path]:
+    """Moves the files of each directory that match a pattern to a new folder of it; returns where they are.
+
+    It is ``previous/1``, then 2, and so on: the same number in all the directories, and new in each.
+    """
+    folders = [folder for directory, _ in patterns for folder in directory.glob("previous/*")]
+    numbers = [int(folder.name) for folder in folders if re.fullmatch(r"[0-9]{1,9}", folder.name)]
+    number = str(max(numbers, default=0) + 1)
+    moved = []
+    for directory, pattern in patterns:
+        try:
+            for file in sorted(directory.glob(pattern)):
+                target = directory / "previous" / number / file.name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.rename(file, target)
+                moved.append(target)
+        except OSError as error:
+            raise UserError(f"cannot set {directory / pattern} aside: {error.strerror}") from error
+    return moved
+
+
+def temporary_name(path: Path) -> Path:
+    """A name beside the path that no other process comes upon."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+
+
+def _create(path: Path) -> int:
+    """The descriptor of a new file, which cannot be one that somebody else put there."""
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+
+
+def _flush_directory(directory: Path) -> None:
+    """Makes the names in the directory outlive a loss of power."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that has no such thing
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _exchange(new: Path, directory: Path) -> Path:
+    """Puts the new directory in the old one's place; returns where the old one is now.
+
+    Linux exchanges the two in one step. Where it cannot, there is for a moment no directory, but never one of
+    mixed content.
+    """
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    with suppress(AttributeError):  # a C library without the call
+        call = ctypes.CDLL(None, use_errno=True).renameat2
+        if call(here, os.fsencode(new), here, os.fsencode(directory), exchange) == 0:
+            return new
+    old = temporary_name(directory)
+    os.rename(directory, old)
+    try:
+        os.rename(new, directory)
+    except OSError:
+        os.rename(old, directory)
+        raise
+    return old
+
+
+def _retire(old: Path, directory: Path, is_own: Callable[[Path], bool]) -> None:
+    """Deletes the old directory, after all that is not its own has moved to the same place in the new one."""
+    for path in sorted(old.rglob("*")):
+        below = path.relative_to(old)
+        target = directory / below
+        is_directory = path.is_dir() and not path.is_symlink()
+        if is_directory or is_own(below) or _TEMPORARY.fullmatch(path.name) or os.path.lexists(target):
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(path, target)
+    shutil.rmtree(old)
 
 
 @contextmanager

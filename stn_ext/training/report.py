@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,9 +16,10 @@ from torch import Tensor
 
 from .data import pictures
 from .errors import UserError
-from .files import make_directory, write_atomically
+from .files import make_directory, replace_directory, write_atomically
 
 _TEMPLATES = Path(__file__).parent / "templates"
+_PART = re.compile(r"images/\d{5,}-(input|output)\.png|metrics\.json|predictions\.csv|index\.html")
 
 
 @dataclass(frozen=True)
@@ -41,15 +43,25 @@ class Outcome:
 
 
 def write(directory: Path, outcome: Outcome, metrics: dict, num_workers: int) -> None:
-    """Writes images/, metrics.json, predictions.csv and index.html, the page last.
+    """Writes images/, metrics.json, predictions.csv and index.html, in place of those of an earlier test.
 
-    ``metrics`` holds what is known of the run beside the outcome; it must be plain JSON.
+    They are written beside the directory and change places with it, so that it never holds parts of two
+    reports. ``metrics`` holds what is known of the run beside the outcome; it must be plain JSON.
     """
-    _write_images(make_directory(directory / "images"), outcome, num_workers)
     metrics = {**metrics, "classes": list(outcome.classes), "confusion": outcome.confusion().tolist()}
-    write_atomically(directory / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-    write_atomically(directory / "predictions.csv", _csv(outcome))
-    write_atomically(directory / "index.html", _page(outcome, metrics))
+
+    def fill(new: Path) -> None:
+        _write_images(make_directory(new / "images"), outcome, num_workers)
+        write_atomically(new / "metrics.json", json.dumps(metrics, indent=2, allow_nan=False) + "\n")
+        write_atomically(new / "predictions.csv", _csv(outcome))
+        write_atomically(new / "index.html", _page(outcome, metrics))
+
+    replace_directory(make_directory(directory), fill, is_part)
+
+
+def is_part(path: Path) -> bool:
+    """Whether a path below a report's directory is of the report; anything else there is the user's."""
+    return _PART.fullmatch(path.as_posix()) is not None
 
 
 def image_name(index: int, kind: str) -> str:
@@ -72,8 +84,6 @@ def _write_images(directory: Path, outcome: Outcome, num_workers: int) -> None:
                 yield directory / image_name(index, kind), image
 
     try:
-        for stale in directory.glob("*-*put.png"):
-            stale.unlink()
         with ThreadPoolExecutor(max(1, num_workers)) as pool:
             for _ in pool.map(write_one, jobs()):
                 pass

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..models import ImageClassifier, create_localiser, create_model
@@ -20,7 +19,7 @@ from .errors import UserError
 
 Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
 
-# The options that make the network what it is, with what holds for checkpoints that are older than they.
+# The options that make the network what it is, with their usual values.
 ARCHITECTURE = {
     "net": "cnn",
     "width": None,
@@ -108,13 +107,12 @@ class Run:
     def restore(self, state: dict) -> None:
         """Goes back to where :meth:`state` was called.
 
-        Raises:
-            UserError: a state that does not fit this network.
+        The state is one of this network's, as :func:`schema.check` has found it right.
         """
-        load_weights(self.model, state["model"])
+        self.model.load_state_dict(state["model"])
         if self.averaged:
-            load_weights(self.averaged, state["averaged"])
-        self.history = list(state.get("history", []))
+            self.averaged.load_state_dict(state["averaged"])
+        self.history = list(state["history"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.order.set_state(state["random"]["order"])
@@ -176,32 +174,25 @@ def about_of(state: dict) -> About:
     """What a checkpoint says of its data."""
     data = state["data"]
     shape, classes, background = (tuple(data[name]) for name in ("shape", "classes", "background"))
-    return About(shape, classes, background, data.get("objective", "classification"))
+    return About(shape, classes, background, data["objective"])
 
 
 def rebuild(state: dict) -> ImageClassifier:
     """The trained network, from a checkpoint alone."""
-    model, decay = build(state["args"], about_of(state)), state["args"].get("ema", 0)
+    model, decay = build(state["args"], about_of(state)), state["args"]["ema"]
     if decay:
         averaged = average(model, decay)
-        load_weights(averaged, state["averaged"])
+        averaged.load_state_dict(state["averaged"])
         model = cast(ImageClassifier, averaged.module)
     else:
-        load_weights(model, state["model"])
+        model.load_state_dict(state["model"])
     return model.to(memory_format=torch.channels_last)
-
-
-def load_weights(model: nn.Module, weights: dict) -> None:
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise UserError("the checkpoint's weights are those of another architecture") from error
 
 
 def check_architecture(args: Namespace, state: dict, path: Path) -> None:
     """Raises UserError where the command line asks for another network than the checkpoint's."""
-    for name, default in ARCHITECTURE.items():
-        asked, saved = getattr(args, name), state["args"].get(name, default)
+    for name in ARCHITECTURE:
+        asked, saved = getattr(args, name), state["args"][name]
         implied = name == "transformer" and asked is not None
         if (name in args.given or implied) and asked != saved:
             raise UserError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from argparse import Namespace
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from ..models import ImageClassifier, num_parameters
 from . import checkpoints, config, data, datasets, engine, report
 from .distributed import Process
 from .errors import UserError, memory_for
-from .files import make_directory
+from .files import clear_temporaries, make_directory
+from .locks import locked
 from .objectives import OBJECTIVES
 from .run import ARCHITECTURE, about_of, check_architecture, rebuild
 
@@ -28,26 +30,45 @@ def test(args: Namespace, process: Process) -> None:
     path = find_checkpoint(args)
     state = checkpoints.load(path)
     check_architecture(args, state, path)
-    about, model = about_of(state), rebuild(state).to(process.device)
+    about, model = about_of(state), rebuild(state)
     test_set = datasets.load_test(
         args.name_data,
         args.dir_data,
         size=about.shape[1:],
         channels=about.shape[0],
         classes=about.classes,
-        name_class=args.name_class or state["args"].get("name_class"),
+        name_class=args.name_class or state["args"]["name_class"],
         limit=args.limit,
         num_workers=args.num_workers,
-        background=args.image_background or state["args"].get("image_background") or "white",
+        background=args.image_background or state["args"]["image_background"] or "white",
         say=process.say,
     )
     about.check(test_set)
     directory = make_directory(config.directory(args, "result"))
+    with locked(directory, "a test"):
+        clear_temporaries(directory, report.is_part)
+        report_on(args, process, path, state, model.to(process.device), test_set)
 
+
+def report_on(
+    args: Namespace,
+    process: Process,
+    path: Path,
+    state: dict,
+    model: ImageClassifier,
+    test_set: data.ImageSet,
+) -> None:
+    """Tests the network of a checkpoint, and writes the report."""
+    about, directory = about_of(state), config.directory(args, "result")
     test_set = test_set.to(process.device)
     normalisation = data.Normalisation(about.background, process.device)
     metrics = engine.evaluate(model, test_set, normalisation, process)
     loss_name = OBJECTIVES[about.objective].loss_name
+    if not math.isfinite(metrics.loss):
+        raise UserError(
+            f"{path}: the {loss_name} of the test images is {metrics.loss}: the network is of no use, "
+            "test another one's with --epoch"
+        )
     figures = f"{loss_name} {metrics.loss:.4f}, accuracy {metrics.accuracy:.2%}"
     print(f"{path}: {len(test_set)} test images: {figures}", flush=True)
     facts = {
@@ -59,9 +80,9 @@ def test(args: Namespace, process: Process) -> None:
         "epoch": state["epoch"],
         "checkpoint": str(path),
         "num_parameters": num_parameters(model),
-        "history": state.get("history", []),
+        "history": state["history"],
         "seed": state["args"]["seed"],
-        **{name: state["args"].get(name, default) for name, default in ARCHITECTURE.items()},
+        **{name: state["args"][name] for name in ARCHITECTURE},
     }
     report.write(directory, outcome_of(model, test_set, normalisation), facts, args.num_workers)
     print(f"see {directory / 'index.html'}")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import time
 from argparse import Namespace
+from contextlib import ExitStack
 from dataclasses import asdict
 
 import torch
@@ -12,11 +14,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from . import checkpoints, config, data, datasets, engine, footprint
+from . import checkpoints, config, data, datasets, engine, footprint, report, schema
 from .distributed import Process
 from .errors import Interrupted, UserError, memory_for, out_of_memory
-from .files import make_directory, set_aside, write_atomically
+from .files import clear_temporaries, make_directory, set_aside, write_atomically
 from .interruption import Interruption
+from .locks import locked
 from .monitor import Bar, Board, epoch_line, examples, side_by_side
 from .objectives import OBJECTIVES
 from .run import About, Run, about_of, check_architecture
@@ -30,7 +33,13 @@ def train(args: Namespace, process: Process) -> None:
         UserError: a mistake in the options, the data or the checkpoint.
         Interrupted: Ctrl-C; the last whole epoch has been saved.
     """
-    saved, training, validation, about = process.main_first(lambda: prepare(args, process))
+    with ExitStack() as locks:
+        train_locked(args, process, locks)
+
+
+def train_locked(args: Namespace, process: Process, locks: ExitStack) -> None:
+    """The same; what the main process locks stays so until the locks are closed."""
+    saved, training, validation, about = process.main_first(lambda: prepare(args, process, locks))
     process.agree(
         {"the epoch to go on from": saved["epoch"] if saved else 0, **digests(training, validation, process)}
     )
@@ -51,6 +60,8 @@ def train(args: Namespace, process: Process) -> None:
             train_epochs(run, training, validation, saver, board, interruption)
         except KeyboardInterrupt:
             raise Interrupted(f"interrupted: {saver.finish()}") from None
+        except Diverged as failure:
+            raise UserError(f"{failure}: lower --lr_cls and --lr_stn; {saver.keep()}") from None
         except RuntimeError as error:
             if process.world == 1 or out_of_memory(error):
                 raise
@@ -118,11 +129,13 @@ def train_epochs(
             )
         seconds = time.perf_counter() - began
         speed = len(training) / seconds
-        if not metrics.loss < float("inf"):
-            raise UserError(f"the loss became {metrics.loss} in epoch {epoch}: lower --lr_cls and --lr_stn")
+        expect_finite("training loss", metrics.loss, epoch)
         engine.settle(run.network, images, normalisation)
         process.share_buffers(run.network)
         held_out = engine.evaluate(run.network, validation, normalisation, process)
+        expect_finite("validation loss", held_out.loss, epoch)
+        if not weights_are_finite(run):
+            raise Diverged(f"the weights became infinite or no numbers in epoch {epoch}")
         if isinstance(run.scheduler, ReduceLROnPlateau):
             run.scheduler.step(held_out.loss)
         run.epoch = epoch
@@ -143,6 +156,25 @@ def train_epochs(
                 board.images(epoch, side_by_side(run.network, shown, normalisation))
 
 
+class Diverged(Exception):
+    """Training has failed: what comes of it is no number."""
+
+
+def expect_finite(name: str, value: float, epoch: int) -> None:
+    if not math.isfinite(value):
+        raise Diverged(f"the {name} became {value} in epoch {epoch}")
+
+
+def weights_are_finite(run: Run) -> bool:
+    """Whether all that a checkpoint would hold is, in every process: nothing else could be loaded again."""
+    weights = [
+        *run.model.state_dict().values(),
+        *(run.averaged.state_dict().values() if run.averaged else ()),
+    ]
+    bad = torch.tensor(0 if schema.is_finite(weights) else 1, device=run.process.device)
+    return not run.process.sum(bad).item()
+
+
 class Saver:
     """Writes checkpoints, and keeps the last epoch's at hand for an interruption."""
 
@@ -159,6 +191,16 @@ class Saver:
         epoch, content = self.last
         write_atomically(checkpoints.path_of(config.directory(self.args, "checkpoint"), epoch), content)
         self.epoch_on_disk = epoch
+
+    def keep(self) -> str:
+        """Saves the last good epoch after a failure; returns what to tell the user."""
+        epoch, _ = self.last
+        if epoch == 0:
+            return "no epoch before it was finished"
+        if self.epoch_on_disk < epoch:
+            self.write()
+        path = checkpoints.find(config.directory(self.args, "checkpoint"), epoch)
+        return f"the last good checkpoint is {path}"
 
     def finish(self) -> str:
         """Saves the last whole epoch of a run that ends early; returns what to tell the user."""
@@ -189,9 +231,11 @@ def find_checkpoint_to_continue(args: Namespace, process: Process) -> dict | Non
 
 
 def prepare(
-    args: Namespace, process: Process
+    args: Namespace, process: Process, locks: ExitStack
 ) -> tuple[dict | None, datasets.TrainingSet, data.ImageSet, About]:
     """(the checkpoint to continue or None, training and validation images, what is to be known of them)"""
+    if process.is_main:
+        lock_directories(args, locks)
     saved = find_checkpoint_to_continue(args, process) if args.train_continue == "on" else None
     about = about_of(saved) if saved else None
     size, channels = (about.shape[1:], about.shape[0]) if about else (args.image_size, args.image_channels)
@@ -215,14 +259,22 @@ def prepare(
     return saved, training.to(process.device), validation.to(process.device), about
 
 
+def lock_directories(args: Namespace, locks: ExitStack) -> None:
+    """Makes the directories, locks them, and clears what a killed run left there half done."""
+    for directory in {
+        make_directory(config.directory(args, kind)).resolve() for kind in ("checkpoint", "log")
+    }:
+        locks.enter_context(locked(directory, "a training"))
+        clear_temporaries(directory, report.is_part)
+
+
 def prepare_directories(args: Namespace, about: About, process: Process, *, fresh: bool) -> None:
-    """Makes the directories, and writes arg.txt; a fresh run sets aside an earlier one's files."""
-    log = make_directory(config.directory(args, "log"))
-    directory = make_directory(config.directory(args, "checkpoint"))
+    """Writes arg.txt; a fresh run sets aside an earlier one's files."""
+    log, directory = (config.directory(args, kind) for kind in ("log", "checkpoint"))
     if fresh:
-        set_aside(log, "events.out.tfevents.*")
-        if set_aside(directory, "model_epoch*.pth"):
-            print(f"an earlier run's checkpoints are now in {directory / 'previous'}", flush=True)
+        moved = set_aside([(log, "events.out.tfevents.*"), (log, "arg.txt"), (directory, "model_epoch*.pth")])
+        if moved and moved[-1].suffix == ".pth":
+            print(f"an earlier run's checkpoints are now in {moved[-1].parent}", flush=True)
     in_force = config.options(args) | {
         "image_size": about.shape[1:],
         "image_channels": about.shape[0],
