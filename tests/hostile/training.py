@@ -1,0 +1,41 @@
+"""Small trainings and tests as the command line runs them, without the seconds that a new process takes."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+from stn_ext.training import config
+from stn_ext.training.distributed import launch
+from stn_ext.training.errors import guarded
+from stn_ext.training.test import test
+from stn_ext.training.train import train
+from tests.command_line import directories
+
+SMALL = ["--net", "small", "--limit", "60", "--batch_size", "16", "--gpu_ids", "-1", "--num_workers", "1"]
+
+
+def command(root: Path, *options: object) -> tuple[int, str]:
+    """main.py with these options, writing under root: (its exit code, its standard error)."""
+
+    def main() -> None:
+        args = config.parse([*directories(root), *map(str, options)])
+        launch({"train": train, "test": test}[args.mode], args)
+
+    errors = io.StringIO()
+    with (
+        redirect_stderr(errors),
+        redirect_stdout(io.StringIO()),
+        warnings.catch_warnings(record=True) as warned,
+    ):
+        code = guarded(main)
+    return code, errors.getvalue() + "".join(f"{warning.message}\n" for warning in warned)
+
+
+def trained(root: Path, *options: object) -> Path:
+    """The last checkpoint of a small training under root."""
+    code, errors = command(root, *SMALL, "--num_epoch", 1, *options)
+    assert code == 0, errors
+    return max((root / "checkpoints/stn/mnist").glob("model_epoch*.pth"))
