@@ -2,40 +2,22 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import handle_torch_function, has_torch_function
 
 from . import arguments, autograd, labels
 from . import fill as fills
 from .arguments import Index, Size
 from .fill import Fill
+from .overrides import overridable
 from .units import to_normalised as units_to_normalised
 
 __all__ = ["affine_sample", "projective_sample", "thin_plate_spline_sample"]
 
 # Images that are computed with in float32.
 NARROW = (torch.float16, torch.bfloat16, torch.uint8)
-
-Parameters = ParamSpec("Parameters")
-Result = TypeVar("Result")
-
-
-def overridable(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """Leaves a call to what stands for a tensor in it, such as torch.fx's proxies: PyTorch's own protocol."""
-
-    @functools.wraps(function)
-    def call(*args: Parameters.args, **options: Parameters.kwargs) -> Result:
-        given = (*args, *options.values())
-        if has_torch_function(given):
-            return handle_torch_function(call, given, *args, **options)
-        return function(*args, **options)
-
-    return call
 
 
 @overridable

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import transforms
-from .transforms import pair
+from .arguments import Size, lengths
+from .fill import Fill
 
 __all__ = ["ParallelTransformers", "SpatialTransformer"]
 
@@ -51,12 +52,12 @@ class SpatialTransformer(nn.Module):
         self,
         localization: nn.Module,
         transform: str = "affine",
-        size: int | tuple[int, int] | None = None,
+        size: Size | None = None,
         *,
         mode: str = "bilinear",
         padding_mode: str = "zeros",
         align_corners: bool = False,
-        fill: float | Tensor | None = None,
+        fill: Fill | None = None,
         antialias: bool = False,
         identity: bool = True,
         **options: Any,
@@ -71,7 +72,10 @@ class SpatialTransformer(nn.Module):
             raise ValueError("SpatialTransformer: expected align_corners=False with antialias=True")
         self.localization = localization
         self.transform = transforms.create(transform, **options)
-        self.size = None if size is None else pair("SpatialTransformer", "size", "(height, width)", size, 1)
+        self.size: tuple[int, int] | None = None
+        if size is not None:
+            height, width = lengths("SpatialTransformer", "size", size, 2)
+            self.size = height, width
         self.mode = mode
         self.padding_mode = padding_mode
         self.align_corners = align_corners
@@ -123,6 +127,11 @@ class SpatialTransformer(nn.Module):
 
         Theta is (N, 2, 3), (N, 3, 3) of a projective map, or (N, 2, K + 3) of a thin plate spline.
         """
+        if not isinstance(return_theta, bool):
+            raise TypeError(
+                "SpatialTransformer: expected return_theta of a bool, but got "
+                f"{type(return_theta).__name__}; torch.fx.symbolic_trace takes it as one of its concrete_args"
+            )
         parameters = self.localization(x)
         theta = self.transform(parameters)
         if _has_values(parameters) and self._unchecked:
@@ -136,9 +145,13 @@ class SpatialTransformer(nn.Module):
         if not self.antialias or self.size is None:
             return self.transform.sample(x, theta, self.size, **options)
         (height, width), (out_height, out_width) = x.shape[-2:], self.size
-        samples = -(-height // out_height), -(-width // out_width)
+        # Rounded up without a negative number, which ONNX would round the other way.
+        samples = (height + out_height - 1) // out_height, (width + out_width - 1) // out_width
         fine = self.transform.sample(x, theta, (samples[0] * out_height, samples[1] * out_width), **options)
-        return F.avg_pool2d(fine, samples) if samples != (1, 1) else fine
+        if all(type(number) is int for number in samples):
+            return F.avg_pool2d(fine, samples) if samples != (1, 1) else fine
+        # Sizes that vary, of an exported program, which avg_pool2d would fix.
+        return fine.unflatten(3, (out_width, samples[1])).unflatten(2, (out_height, samples[0])).mean((3, 5))
 
     def _options(self) -> dict[str, Any]:
         return {

@@ -7,8 +7,7 @@ so on an image that is not square an angle is one of the normalised square, not 
 from __future__ import annotations
 
 import inspect
-import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import functional
+from .arguments import Size, lengths
+from .overrides import overridable
 
 __all__ = ["TRANSFORMS", "ThinPlateSpline", "Transform", "create"]
 
@@ -55,7 +56,7 @@ class Transform(nn.Module):
         return self.name
 
 
-@functional.overridable
+@overridable
 def _widened(parameters: Tensor, name: str, count: int) -> Tensor:
     if not isinstance(parameters, Tensor):
         raise TypeError(
@@ -157,8 +158,10 @@ class ThinPlateSpline(Transform):
     points: Tensor
     solution: Tensor
 
-    def __init__(self, grid: int | tuple[int, int] = (4, 4)) -> None:
-        self.grid = pair("ThinPlateSpline", "grid", "(rows, columns)", grid, 2)
+    def __init__(self, grid: Size = (4, 4)) -> None:
+        self.grid = rows, columns = lengths("ThinPlateSpline", "grid", grid, 2)
+        if rows < 2 or columns < 2:
+            raise ValueError(f"ThinPlateSpline: expected a grid of at least 2 x 2 points, but got {grid!r}")
         super().__init__("thin_plate_spline", tuple(_control_points(self.grid).flatten().tolist()))
         self._set_constants(torch.get_default_device())
 
@@ -190,26 +193,7 @@ class ThinPlateSpline(Transform):
         return f"grid={self.grid}"
 
 
-def pair(owner: str, name: str, meaning: str, value: object, least: int) -> tuple[int, int]:
-    """The two integers that are given, or one for both.
-
-    Raises:
-        ValueError: anything else, or one that is less than `least`.
-    """
-    given = tuple(value) if isinstance(value, Iterable) else (value, value)
-    try:
-        first, second = (operator.index(number) for number in given if not isinstance(number, bool))
-    except (TypeError, ValueError):
-        first = second = least - 1
-    if min(first, second) < least:
-        raise ValueError(
-            f"{owner}: expected {name} of two integers {meaning}, of at least {least}, or one for both, but "
-            f"got {value!r}"
-        )
-    return first, second
-
-
-def _control_points(grid: tuple[int, int]) -> Tensor:
+def _control_points(grid: tuple[int, ...]) -> Tensor:
     """(K, 2), on the CPU, in float64."""
     y, x = (torch.linspace(-1, 1, length, dtype=torch.float64, device="cpu") for length in grid)
     return torch.cartesian_prod(y, x).flip(1)

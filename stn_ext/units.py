@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 
 from .arguments import Size, check_options, lengths
+from .overrides import overridable
 
 __all__ = ["normalised_to_pixels", "pixels_to_normalised"]
 
 
+@overridable
 def pixels_to_normalised(
     theta: Tensor, in_size: Size, out_size: Size, *, align_corners: bool = False
 ) -> Tensor:
@@ -70,6 +72,7 @@ def to_normalised(op: str, theta: Tensor, in_size: Size, out_size: Size, align_c
     return torch.stack([torch.stack(row, -1) for row in rows], -2)
 
 
+@overridable
 def normalised_to_pixels(
     theta: Tensor, in_size: Size, out_size: Size, *, align_corners: bool = False
 ) -> Tensor:

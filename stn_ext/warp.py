@@ -9,11 +9,13 @@ from torch import Tensor
 
 from .arguments import Size, check_options, lengths
 from .functional import affine_sample, projective_sample
+from .overrides import overridable
 from .units import to_normalised
 
 __all__ = ["warp_affine", "warp_perspective"]
 
 
+@overridable
 def warp_affine(
     src: Tensor,
     M: Tensor,
@@ -66,6 +68,7 @@ def warp_affine(
     return _warp("warp_affine", src, M, dsize, mode, padding_mode, align_corners, fill_value)
 
 
+@overridable
 def warp_perspective(
     src: Tensor,
     M: Tensor,

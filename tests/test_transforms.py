@@ -173,8 +173,7 @@ def test_mistakes():
     with pytest.raises(ValueError, match="'affine' takes no such options: sample"):
         transforms.create("affine", sample=print)
     for grid in ((1, 4), 1, (4,), (4, 4, 4), (4.0, 4), "44", None, True, (True, 4)):
-        expected = r"grid of two integers \(rows, columns\), of at least 2, or one for both, but got "
-        with pytest.raises(ValueError, match=f"{expected}{re.escape(repr(grid))}"):
+        with pytest.raises(ValueError, match=f"ThinPlateSpline: .* but got {re.escape(repr(grid))}"):
             transforms.create("thin_plate_spline", grid=grid)
     with pytest.raises(
         ValueError, match=r"'rotation': expected parameters of shape \(N, 1\), but got \(2, 3\)"
