@@ -100,10 +100,9 @@ def test_theta_of_another_precision(digits):
 
 def test_table_serves_torchs_own_export(digits):
     inputs = digits[:4], all_maps(4)
-    with torch.no_grad():
-        program = torch.onnx.export(
-            Sample(), inputs, dynamo=True, custom_translation_table=stn_ext.onnx.TRANSLATIONS
-        )
+    program = torch.onnx.export(
+        Sample(), inputs, dynamo=True, custom_translation_table=stn_ext.onnx.TRANSLATIONS
+    )
     torch.testing.assert_close(run(program, *inputs)[0], affine_sample(*inputs), rtol=0, atol=TOLERANCE)
 
 
