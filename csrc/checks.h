@@ -11,7 +11,7 @@
 #include <string>
 #include <string_view>
 
-#include "sampling.h"
+#include "sampling/padding.h"
 
 namespace stn {
 

@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <tuple>
+#include <vector>
 
 #include "checks.h"
 
@@ -15,6 +16,13 @@ using OptionalTensor = std::optional<at::Tensor>;
 inline const char* function_name(const at::Tensor& theta, const OptionalTensor& points) {
   const bool square = theta.dim() == 3 && theta.size(1) == 3 && theta.size(2) == 3;
   return points ? "thin_plate_spline_sample" : square ? "projective_sample" : "affine_sample";
+}
+
+// Of `count` images of that size, with the channels of others.
+inline std::vector<int64_t> images_shape(const at::Tensor& others, int64_t count, at::IntArrayRef size) {
+  std::vector<int64_t> shape{count, others.size(1)};
+  shape.insert(shape.end(), size.begin(), size.end());
+  return shape;
 }
 
 inline Map make_map(const at::Tensor& theta, const OptionalTensor& points, const OptionalTensor& tangent,

@@ -21,6 +21,10 @@ LARGEST = 2**63 - 1  # of the integers that operators take
 
 def lengths(op: str, name: str, size: object, dims: int, least: int = 1) -> tuple[int, ...]:
     """The lengths of `dims` axes, of at least so many pixels each; one number is that of all of them."""
+    if type(size) is tuple and len(size) == dims:  # what it mostly is, and is checked in no time
+        usual = [length for length in size if type(length) is int and least <= length <= LARGEST]
+        if len(usual) == dims:
+            return size
     one = _integer(size)
     given = [one] * dims if one is not None else _elements(size) or ()
     integers = tuple(length for length in map(_integer, given) if length is not None)
@@ -48,6 +52,8 @@ def numbers_of_images(op: str, index: object, device: torch.device) -> Tensor:
 
 def check_options(op: str, align_corners: object, **names: object) -> None:
     """Their types; which names there are, the operators know."""
+    if type(align_corners) is bool and {*map(type, names.values())} == {str}:
+        return
     for option, name in names.items():
         if not isinstance(name, str):
             raise TypeError(f"{op}: expected {option} of type str, but got {short(name)}")

@@ -39,7 +39,8 @@ def export(
     float64 for float64 images; half images and uint8 are computed with in float32.
 
     The same can be had of ``torch.onnx.export`` itself by ``custom_translation_table=TRANSLATIONS``, at
-    opset 20 or newer.
+    opset 20 or newer and under ``torch.no_grad()``: its passes run the operators, which have no derivatives
+    of their own.
 
     Args:
         model: the network, in the mode (train or eval) in which it is to be exported.
@@ -61,15 +62,16 @@ def export(
             f"but got {opset_version}"
         )
     table = TRANSLATIONS | options.pop("custom_translation_table", {})
-    program = torch.onnx.export(
-        model,
-        args,
-        f,
-        opset_version=opset_version,
-        dynamo=True,
-        custom_translation_table=table,
-        **options,
-    )
+    with torch.no_grad():
+        program = torch.onnx.export(
+            model,
+            args,
+            f,
+            opset_version=opset_version,
+            dynamo=True,
+            custom_translation_table=table,
+            **options,
+        )
     assert program is not None  # as it is for dynamo=True
     return program
 

@@ -74,10 +74,8 @@ def test_views(kind, view, device):
     theta = torch.cat([theta[:1] * 0, theta])[1:].to(device)  # begins within its storage too
     for mode in ("bilinear", "nearest"):
         y = kind.warp(x, theta, kind.size, mode=mode)
-        # Kernels of their own may round 13 pixels' coordinates (2^-20 in their last place) otherwise, and
-        # neighbours differ by up to 8.
         torch.testing.assert_close(
-            y, kind.warp(x.contiguous(), theta, kind.size, mode=mode), rtol=0, atol=5e-5
+            y, kind.warp(x.contiguous(), theta, kind.size, mode=mode), rtol=0, atol=1e-5
         )
 
 

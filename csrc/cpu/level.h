@@ -1,7 +1,7 @@
 // The SIMD level in use.
 #pragma once
 
-#include "kernels.h"
+#include "problem.h"
 
 namespace stn::cpu {
 

@@ -6,12 +6,12 @@
 #include <cstring>
 
 #pragma GCC push_options
-#pragma GCC target("avx2,fma")
+#pragma GCC target("avx2,fma,f16c")
 
 #define STN_LEVEL avx2
 #define STN_LEVEL_AVX2  // not __AVX2__, which the pragma does not define in every compiler
 #define STN_VECTOR_BYTES 32
-#include "level_kernels.h"
+#include "per_level/table.h"
 
 namespace stn::cpu {
 Level avx2_level() { return avx2::level("avx2"); }

@@ -8,12 +8,12 @@
 // GCC 12's own header reads what it calls undefined (its bug 105593).
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC push_options
-#pragma GCC target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")
+#pragma GCC target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")
 
 #define STN_LEVEL avx512
 #define STN_LEVEL_AVX512
 #define STN_VECTOR_BYTES 64
-#include "level_kernels.h"
+#include "per_level/table.h"
 
 namespace stn::cpu {
 Level avx512_level() { return avx512::level("avx512"); }

@@ -5,8 +5,8 @@
 #include <c10/cuda/CUDAStream.h>
 
 #include "backend.h"
+#include "cuda/tensors.h"
 #include "kernels.h"
-#include "tensors.h"
 
 namespace stn::cuda {
 namespace {

@@ -322,8 +322,8 @@ __device__ void row_moments(const Problem<S>& p, const Place& at, const TileWalk
     if (threadIdx.x == 0) {
       const AxisMap& m = walks.map[axis];
       double* to = moments + 3 * axis;
-      to[0] += numbered + static_cast<T>(static_cast<double>(at.column) - m.centre_j) * total;
-      to[1] += static_cast<T>(static_cast<double>(i) - m.centre_i) * total;
+      to[0] += numbered + static_cast<T>(static_cast<double>(at.column) - m.center_j) * total;
+      to[1] += static_cast<T>(static_cast<double>(i) - m.center_i) * total;
       to[2] += total;
     }
   }
@@ -433,7 +433,7 @@ struct Copies {
     period = static_cast<double>(align_corners ? length - 1 : length);
     origin = align_corners ? 0 : -0.5;
     if (padding != Padding::reflection) return;
-    const double reach = fabs(m.x) * m.centre_j + fabs(m.y) * m.centre_i;
+    const double reach = fabs(m.x) * m.center_j + fabs(m.y) * m.center_i;
     folded = period == 0 || !(fabs(m.one) + reach < kFar);
     if (folded) return;
     // One more on either side: a pixel outside a copy has neighbours in it.
@@ -477,8 +477,8 @@ struct Copies {
   // The coordinates that may touch pixel `at` in a copy.
   __device__ Window window(int64_t at, int64_t copy) const {
     if (folded) return {-HUGE_VAL, HUGE_VAL};
-    const double centre = static_cast<double>(place(at, copy));
-    Window w{centre - kMargin, centre + kMargin};
+    const double center = static_cast<double>(place(at, copy));
+    Window w{center - kMargin, center + kMargin};
     if (padding == Padding::border && at == 0) w.low = -HUGE_VAL;
     if (padding == Padding::border && at == length - 1) w.high = HUGE_VAL;
     return w;
@@ -503,7 +503,7 @@ struct Search {
   AxisMap x, y;
   Copies<padding> cx, cy;
   bool close;  // all output pixels that touch a pixel are close to each other, and T tells them apart
-  // Only where close. Of the inverse map, (row, column) = centre + inverse (y - one, x - one), the entries,
+  // Only where close. Of the inverse map, (row, column) = center + inverse (y - one, x - one), the entries,
   // and how far a pixel's window reaches in rows; the map's own slopes, and half a window's columns by each
   // axis.
   T row_x, row_y, column_x, column_y, reach;
@@ -594,8 +594,8 @@ __device__ void gather_close(const Search<padding, T>& s, const Problem<S>& p, i
           dy = static_cast<T>(static_cast<double>(qy) - s.y.one);
   const T last_row = static_cast<T>(p.frame.out_height - 1),
           last_column = static_cast<T>(p.frame.out_width - 1);
-  const T i = clamp(Floor<T>::of(static_cast<T>(s.x.centre_i) + s.row_x * dx + s.row_y * dy), T(0), last_row);
-  const T j = clamp(Floor<T>::of(static_cast<T>(s.x.centre_j) + s.column_x * dx + s.column_y * dy), T(0),
+  const T i = clamp(Floor<T>::of(static_cast<T>(s.x.center_i) + s.row_x * dx + s.row_y * dy), T(0), last_row);
+  const T j = clamp(Floor<T>::of(static_cast<T>(s.x.center_j) + s.column_x * dx + s.column_y * dy), T(0),
                     last_column);
   const int row = static_cast<int>(i), column = static_cast<int>(j);
   const T rx = static_cast<T>(s.x.at(row, column) - static_cast<double>(qx));
@@ -634,7 +634,7 @@ __device__ Range columns_in(const AxisMap& m, int i, const Window& w, Range colu
   const double row = m.row(i);
   if (row != row) return {0, 0};
   if (m.x == 0) return row >= w.low && row <= w.high ? columns : Range{0, 0};
-  const double a = (w.low - row) / m.x + m.centre_j, b = (w.high - row) / m.x + m.centre_j;
+  const double a = (w.low - row) / m.x + m.center_j, b = (w.high - row) / m.x + m.center_j;
   if (a != a || b != b) return columns;  // an infinite slope, and a window without end: try all
   return intersect(columns, fmin(a, b), fmax(a, b));
 }
@@ -649,7 +649,7 @@ __device__ Range rows_in(const AxisMap& x, const AxisMap& y, const Window& wx, c
   const double low = fmin(x0, x1) + fmin(y0, y1), high = fmax(x0, x1) + fmax(y0, y1);
   if (!(fabs(det) < 1e30) || !(fabs(x.one) < kFar) || !(fabs(y.one) < kFar)) return all;
   if (!(low <= high) || !(fabs(a) < 1e12) || !(fabs(b) < 1e12)) return all;
-  return intersect(all, low + x.centre_i - 0.25, high + x.centre_i + 0.25);
+  return intersect(all, low + x.center_i - 0.25, high + x.center_i + 0.25);
 }
 
 // Adds a thread's share of what touches input pixel (px, py).
@@ -774,7 +774,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(S) < 8 && padding != Padding:
 
 // f(padding as a type)
 template <class F>
-cudaError_t with_padding(Padding padding, const F& f) {
+cudaError_t launch_padding(Padding padding, const F& f) {
   switch (padding) {
     case Padding::zeros:
       return f(std::integral_constant<Padding, Padding::zeros>());
@@ -789,7 +789,7 @@ cudaError_t with_padding(Padding padding, const F& f) {
 template <class S>
 cudaError_t launch_tile_moments(const Problem<S>& p, double* moments, cudaStream_t stream) {
   const Tiles tiles = moment_tiles(p);
-  return with_padding(p.padding, [&](auto padding) {
+  return launch_padding(p.padding, [&](auto padding) {
     return launch(tile_moments<padding.value, S>, tiles.per_image() * p.batches, stream, p, tiles, moments);
   });
 }
@@ -797,7 +797,7 @@ cudaError_t launch_tile_moments(const Problem<S>& p, double* moments, cudaStream
 template <class S>
 cudaError_t launch_adjoint_and(const Problem<S>& p, const Partial& partial, cudaStream_t stream) {
   const Tiles tiles = input_tiles(p);
-  return with_padding(p.padding, [&](auto padding) {
+  return launch_padding(p.padding, [&](auto padding) {
     return launch(adjoint<padding.value, S>, partial.images + tiles.per_image() * p.batches, stream, p, tiles,
                   partial);
   });
@@ -813,7 +813,7 @@ Partial partial_of(const Problem<S>& p, const double* moments, void* grad_theta)
 template <class S>
 cudaError_t launch_sample(const Problem<S>& p, cudaStream_t stream) {
   const Tiles tiles = sample_tiles(p);
-  return with_padding(p.padding, [&](auto padding) {
+  return launch_padding(p.padding, [&](auto padding) {
     return launch(sample<padding.value, S>, tiles.per_image() * p.batches, stream, p, tiles);
   });
 }

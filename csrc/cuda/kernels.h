@@ -7,8 +7,8 @@
 
 #include <cstdint>
 
-#include "problem.h"
-#include "warp.h"
+#include "cuda/problem.h"
+#include "cuda/warp.h"
 
 namespace stn::cuda {
 

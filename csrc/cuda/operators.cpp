@@ -8,8 +8,8 @@
 #include <torch/library.h>
 
 #include "backend.h"
+#include "cuda/tensors.h"
 #include "kernels.h"
-#include "tensors.h"
 
 namespace stn::cuda {
 

@@ -15,16 +15,16 @@ __device__ int thread_number() { return static_cast<int>(threadIdx.y * kColumns 
 
 // ---- where an output pixel falls --------------------------------------------------------------------------
 
-// The output's normalised coordinates of column j of a row; rows are counted over all slices.
+// The output's normalized coordinates of column j of a row; rows are counted over all slices.
 template <int dims>
 struct Spot {
   double x[dims];
 
   template <class T>
   __device__ Spot(const Warp<T>& w, int64_t row, int64_t j) {
-    x[0] = normalised(j, w.out[0], w.align_corners);
-    x[1] = normalised(row % w.out[1], w.out[1], w.align_corners);
-    if (dims == 3) x[dims - 1] = normalised(row / w.out[1], w.out[2], w.align_corners);
+    x[0] = normalized(j, w.out[0], w.align_corners);
+    x[1] = normalized(row % w.out[1], w.out[1], w.align_corners);
+    if (dims == 3) x[dims - 1] = normalized(row / w.out[1], w.out[2], w.align_corners);
   }
 };
 
@@ -50,7 +50,7 @@ struct Place {
     for (int d = 0; d < dims; ++d) {
       const PixelScale to(w.in[d], w.align_corners);
       const double x = inverse == 0 ? HUGE_VAL : u[d] * inverse;
-      at[d] = x * to.scale + to.centre;
+      at[d] = x * to.scale + to.center;
       if (!tangent) continue;
       const double dx = w.perspective ? (du[d] - u[d] * inverse * du[dims]) * inverse : du[d];
       along[d] = finite_or_zero(dx * to.scale);
@@ -240,7 +240,7 @@ __device__ void stream_gradients(const Warp<T>& w, int64_t map, int64_t row, int
     by_at[d] = static_cast<double>(at);
     by_along[d] = static_cast<double>(along);
   }
-  const StreamGradient<T> gradient(w, by_at, by_along, place.u, place.du);
+  const StreamGradient gradient(w, by_at, by_along, place.u, place.du);
   for (int s = 0; s < dims + 1; ++s) by[s][thread_number()] = gradient.by[s];
 }
 

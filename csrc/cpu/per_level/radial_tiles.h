@@ -6,7 +6,6 @@
 // summed there, and the sum is interpolated; only near ones are computed for each pixel.
 #pragma once
 
-#include "coordinates.h"
 #include "lines.h"
 #include "radial.h"
 
@@ -62,14 +61,15 @@ class TileRadial {
   TileRadial() = default;
 
   // values: room for radial_values(w).
-  STN_INLINE TileRadial(const Warp<T>& w, const OutTile& tile, T* values)
-      : w_(&w), t_(tile), values_(values), nodes_(values + w.radial() * kRadialStride) {
+  STN_INLINE TileRadial(const Problem& w, const OutTile& tile, T* values)
+      : w_(&w), t_(tile), values_(values), nodes_(values + w.radial() * kRadialStride), smooth_(false) {
+    if (w.radial() == 0) return;
     double half[2];
     for (int d = 0; d < 2; ++d) {
       const int64_t first = d == 0 ? t_.left : t_.top, count = d == 0 ? t_.columns : t_.rows;
-      const double begin = normalised(first, w.out[d], w.align_corners),
-                   end = normalised(first + count - 1, w.out[d], w.align_corners);
-      centre_[d] = (begin + end) / 2;
+      const double begin = normalized(first, w.out[d], w.align_corners),
+                   end = normalized(first + count - 1, w.out[d], w.align_corners);
+      center_[d] = (begin + end) / 2;
       half[d] = (end - begin) / 2;
       // What counts a tile's pixels from -1 to 1.
       middle_[d] = static_cast<double>(count - 1) / 2;
@@ -78,7 +78,7 @@ class TileRadial {
     const double size = half[0] > half[1] ? half[0] : half[1];
     // Beyond this distance the polynomials' error, some 0.14 size^7 / distance^5, is below 3e-7.
     constexpr double widest = 0.1;
-    smooth_ = sizeof(T) == 4 && w.radial() > 0 && size < widest;
+    smooth_ = sizeof(T) == 4 && size < widest;
     if (smooth_) {
       const double near = 13.6 * __builtin_pow(size, 1.4);
       near_squared_ = near * near;
@@ -99,7 +99,7 @@ class TileRadial {
 
   STN_INLINE bool is_near(int64_t f) const {
     if (!smooth_) return true;
-    const double x = w_->points[2 * f] - centre_[0], y = w_->points[2 * f + 1] - centre_[1];
+    const double x = w_->points[2 * f] - center_[0], y = w_->points[2 * f + 1] - center_[1];
     return !(x * x + y * y >= near_squared_);
   }
 
@@ -130,19 +130,19 @@ class TileRadial {
   }
 
  private:
-  const Warp<T>* w_;
+  const Problem* w_;
   OutTile t_;
   T *values_, *nodes_;
   bool smooth_;
-  double near_squared_, centre_[2], middle_[2], inverse_[2];
+  double near_squared_, center_[2], middle_[2], inverse_[2];
 
   // The near functions' values, one behind the other; the far ones' at the nodes.
   __attribute__((noinline)) void fill() {
-    const Warp<T>& w = *w_;
-    const double x = normalised(t_.left, w.out[0], w.align_corners),
-                 step_x = normalised_step(w.out[0], w.align_corners),
-                 y = normalised(t_.top, w.out[1], w.align_corners),
-                 step_y = normalised_step(w.out[1], w.align_corners);
+    const Problem& w = *w_;
+    const double x = normalized(t_.left, w.out[0], w.align_corners),
+                 step_x = normalized_step(w.out[0], w.align_corners),
+                 y = normalized(t_.top, w.out[1], w.align_corners),
+                 step_y = normalized_step(w.out[1], w.align_corners);
     T* values = values_;
     for (int64_t f = 0; f < w.radial(); ++f) {
       if (!is_near(f)) continue;

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "checks.h"
-#include "warp.h"
+#include "cuda/warp.h"
 
 namespace stn {
 
@@ -22,13 +22,6 @@ inline at::Tensor float_or_double(const at::Tensor& theta) {
 // Of floats to a narrower dtype: rounded, and for integers brought into their range.
 inline at::Tensor narrowed(const at::Tensor& images, at::ScalarType type) {
   return type == at::kByte ? images.nan_to_num(0).round_().clamp_(0, 255).to(type) : images.to(type);
-}
-
-// Of `count` images of that size, with the channels of others.
-inline std::vector<int64_t> images_shape(const at::Tensor& others, int64_t count, at::IntArrayRef size) {
-  std::vector<int64_t> shape{count, others.size(1)};
-  shape.insert(shape.end(), size.begin(), size.end());
-  return shape;
 }
 
 template <class Pointer>

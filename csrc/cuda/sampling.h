@@ -1,7 +1,7 @@
 // The mathematics of sampling, written once: the CPU's vector kernels instantiate it with vectors of
 // coordinates, the CUDA kernels with scalars.
 //
-// Coordinates are pixels: 0 is the centre of the first pixel. A coordinate travels as a pair (whole, frac),
+// Coordinates are pixels: 0 is the center of the first pixel. A coordinate travels as a pair (whole, frac),
 // whole an integer and frac in [0, 1], so that the fraction, which is what interpolation uses, keeps all its
 // bits however far from the origin it lies.
 #pragma once
@@ -9,26 +9,15 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__CUDACC__)
-#define STN_INLINE __host__ __device__ __forceinline__
-#else
-#define STN_INLINE inline __attribute__((always_inline))
-#endif
+#include "sampling/padding.h"
 
 namespace stn {
 
-enum class Padding : int { zeros, border, reflection };
-
-// Input and output sizes and the convention that ties them to theta's normalised coordinates.
+// Input and output sizes and the convention that ties them to theta's normalized coordinates.
 struct Frame {
   int64_t height, width, out_height, out_width;
   bool align_corners;
 };
-
-// Half the length that normalised coordinates -1 to 1 span, in pixels.
-STN_INLINE double half_span(int64_t length, bool align_corners) {
-  return 0.5 * static_cast<double>(align_corners ? length - 1 : length);
-}
 
 // d(pixel coordinate) / d(theta), without the output coordinate that theta's entry multiplies: the factors by
 // which composition scales theta's columns (x, y, 1) in one of its rows.
@@ -40,19 +29,19 @@ STN_INLINE ThetaScale theta_scale(const Frame& f, int64_t in_length) {
   const double in = half_span(in_length, f.align_corners);
   const double out_x = half_span(f.out_width, f.align_corners);
   const double out_y = half_span(f.out_height, f.align_corners);
-  // A single aligned output pixel lies at normalised 0: its offset from the centre is 0 too.
+  // A single aligned output pixel lies at normalized 0: its offset from the center is 0 too.
   return {out_x > 0 ? in / out_x : 0, out_y > 0 ? in / out_y : 0, in};
 }
 
-// One output axis of theta in pixel space: coordinate = x * (j - centre_j) + y * (i - centre_i) + one.
+// One output axis of theta in pixel space: coordinate = x * (j - center_j) + y * (i - center_i) + one.
 // Centring keeps infinite entries meaningful and cancels nothing.
 struct AxisMap {
   double x, y, one;
-  double centre_j, centre_i;
+  double center_j, center_i;
 
-  STN_INLINE double row(int64_t i) const { return y * (static_cast<double>(i) - centre_i) + one; }
+  STN_INLINE double row(int64_t i) const { return y * (static_cast<double>(i) - center_i) + one; }
   STN_INLINE double at(int64_t i, int64_t j) const {
-    return x * (static_cast<double>(j) - centre_j) + row(i);
+    return x * (static_cast<double>(j) - center_j) + row(i);
   }
 };
 
@@ -65,26 +54,11 @@ STN_INLINE AxisMap axis_map(const Theta* theta_row, const Frame& f, int64_t in_l
           0.5 * static_cast<double>(f.out_width - 1), 0.5 * static_cast<double>(f.out_height - 1)};
 }
 
-// Specialised for each vector type.
-template <class V>
-struct Floor;
-template <>
-struct Floor<float> {
-  static STN_INLINE float of(float x) { return __builtin_floorf(x); }
-};
-template <>
-struct Floor<double> {
-  static STN_INLINE double of(double x) { return __builtin_floor(x); }
-};
-
 template <class V>
 struct Coordinate {
   V whole, frac;
   V slope;  // d(folded coordinate) / d(coordinate): 1, -1 where mirrored, 0 where clamped
 };
-
-// Coordinates of magnitude up to this are exact as (whole, frac) in float; beyond it, split_any is used.
-constexpr double kExactCoordinate = 1 << 22;
 
 // Splits any double, whatever it is. What lies far outside is brought to where it means the same: next to the
 // image, or, for reflection, into the first period. Not a number becomes whole 0, frac NaN.
@@ -106,9 +80,6 @@ STN_INLINE void split_any(double x, int64_t length, bool align_corners, T* whole
   *whole = static_cast<T>(w);
   *frac = static_cast<T>(x - w);
 }
-
-// Pixels that are walked from one origin, at most.
-constexpr int kWalk = 64;
 
 STN_INLINE double short_part(double slope, double*) { return slope; }
 STN_INLINE float short_part(double slope, float*) {
@@ -149,8 +120,8 @@ STN_INLINE void step(V number, V head, V rest, V origin, V* whole, V* frac) {
 }
 
 // Takes a coordinate to the one at which the padded image repeats the input: clamped to the outer pixels'
-// centres (border), mirrored at the image's edges and then clamped (reflection), or itself (zeros). As in
-// grid_sample, a coordinate on or beyond the outer pixels' centres has slope 0 once it is clamped.
+// centers (border), mirrored at the image's edges and then clamped (reflection), or itself (zeros). As in
+// grid_sample, a coordinate on or beyond the outer pixels' centers has slope 0 once it is clamped.
 template <Padding padding, class V>
 STN_INLINE Coordinate<V> fold(V whole, V frac, V length, bool align_corners) {
   const V zero{}, one = zero + 1;

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "sampling.h"
+#include "cuda/sampling.h"
 
 namespace stn {
 
@@ -35,7 +35,7 @@ struct Problem {
   STN_INLINE int64_t image_of(int64_t map) const { return index ? index[map] : map; }
 };
 
-// Sums of (d/dx, d/dy) x (j - centre_j, i - centre_i, 1), in this order.
+// Sums of (d/dx, d/dy) x (j - center_j, i - center_i, 1), in this order.
 constexpr int kMoments = 6;
 
 // The sums are of derivatives by pixel coordinates; theta's entries scale them (AxisMap).

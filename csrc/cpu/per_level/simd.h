@@ -5,10 +5,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "../sampling.h"
-
-// After a lambda's parameters.
-#define STN_LAMBDA __attribute__((always_inline))
+#include "../../sampling/maps.h"
 
 namespace stn::cpu {
 namespace STN_LEVEL {
@@ -62,14 +59,6 @@ STN_INLINE void end_streams() {
 #endif
 }
 
-// A pointer of whose origin the compiler knows nothing: otherwise it derives the addresses in one row from
-// those in another, and runs out of registers.
-template <class P>
-STN_INLINE P* opaque(P* p) {
-  __asm__("" : "+r"(p));
-  return p;
-}
-
 // Loaded once, however often it is used: the compiler would rather read memory twice.
 template <class V>
 STN_INLINE V in_register(V v) {
@@ -95,21 +84,6 @@ STN_INLINE void store_some(P* p, V v, int64_t count) {
   } else {
     __builtin_memcpy(p, &v, static_cast<size_t>(count) * sizeof(P));
   }
-}
-
-// The first `count` of elements that lie apart; the other lanes are 0.
-template <class T>
-STN_INLINE Vec<T> load_strided(const T* p, int64_t stride, int64_t count) {
-  if (stride == 1) return count >= Simd<T>::lanes ? load<Vec<T>>(p) : load_some<Vec<T>>(p, count);
-  Vec<T> v{};
-  for (int k = 0; k < Simd<T>::lanes && k < count; ++k) v[k] = p[k * stride];
-  return v;
-}
-
-template <class T>
-STN_INLINE void store_strided(T* p, Vec<T> v, int64_t stride, int64_t count) {
-  if (stride == 1) return store_some(p, v, count);
-  for (int k = 0; k < Simd<T>::lanes && k < count; ++k) p[k * stride] = v[k];
 }
 
 // So many, in whole vectors.
@@ -238,13 +212,6 @@ template <class T>
 STN_INLINE T greatest_lane(Vec<T> v) {
   return reduce_lanes<T, Simd<T>::lanes>(in_register(v),
                                          [](auto a, auto b) STN_LAMBDA { return greater(a, b); });
-}
-
-// Whether any is not 0.
-template <class T>
-STN_INLINE bool any_lane(IndexVec<T> v) {
-  return reduce_lanes<int32_t, Simd<T>::lanes>(in_register(v),
-                                               [](auto a, auto b) STN_LAMBDA { return a | b; }) != 0;
 }
 
 template <class T>

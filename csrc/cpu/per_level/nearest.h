@@ -1,0 +1,148 @@
+// The nearest pixel: no weights and no windows, an index a pixel, and values moved as they are, whatever
+// their dtype. Included by level sources only; see problem.h.
+#pragma once
+
+#include "by_rows.h"
+
+namespace stn::cpu {
+namespace STN_LEVEL {
+
+constexpr int32_t kOutside = -1, kNotANumber = -2;  // instead of an offset
+
+// Rows of the input that count, and elements from a pixel to the next.
+struct Plane {
+  int64_t begin, end;
+  const int64_t* axis;
+};
+
+// Keeps the pixel nearest to each coordinate, to the even one of two.
+template <class T, Padding padding>
+struct KeepNearest {
+  const Problem& p;
+  const Plane& plane;
+  int64_t* offset;
+  Vec<T> left, top, width, height;
+
+  STN_INLINE KeepNearest(const Problem& problem, const Plane& of, const Window& w, int64_t* to)
+      : p(problem), plane(of), offset(to) {
+    left = Vec<T>{} + static_cast<T>(w.left);
+    top = Vec<T>{} + static_cast<T>(w.top);
+    width = Vec<T>{} + static_cast<T>(p.in[0]);
+    height = Vec<T>{} + static_cast<T>(p.in[1]);
+  }
+
+  static STN_INLINE Vec<T> rounded(Vec<T> whole, Vec<T> frac) {
+    const Vec<T> zero{}, half = zero + T(0.5);
+    const auto odd = whole - 2 * Floor<Vec<T>>::of(whole * half) != zero;
+    const auto up = (frac > half) | ((frac == half) & odd);
+    return whole + (up ? zero + 1 : zero);
+  }
+
+  STN_INLINE void operator()(int64_t at, Vec<T> x, Vec<T> fx, Vec<T> y, Vec<T> fy) const {
+    typedef int64_t Wide __attribute__((vector_size(Simd<T>::lanes * sizeof(int64_t))));
+    const Vec<T> column = source_index<padding>(rounded(x + left, fx), width, p.align_corners),
+                 row = source_index<padding>(rounded(y + top, fy), height, p.align_corners);
+    const auto none = (column < 0) | (row < static_cast<T>(plane.begin)) | (row >= static_cast<T>(plane.end));
+    const Wide c = __builtin_convertvector(to_index<T>(column), Wide),
+               r = __builtin_convertvector(to_index<T>(row), Wide);
+    const Wide sum = r * plane.axis[1] + c * plane.axis[0],
+               found = sum | __builtin_convertvector(none, Wide);  // -1 where there is none
+    __builtin_memcpy(offset + at, &found, sizeof(found));
+  }
+};
+
+template <int dims, class T>
+__attribute__((noinline)) void nearest_rows(const Problem& p, const Plane& plane, int64_t map,
+                                            TileRadial<T>* radial, int64_t* offset) {
+  const OutTile& t = radial->tile();
+  const T* values = radial->all();
+  const MapLines lines = map_lines(p, map);
+  TapBlock<T, dims, 1> b;
+  Streams s;
+  Positions l;
+  for (int64_t r = 0; r < t.rows; ++r, offset += t.columns) {
+    const RowBlock at = row_of(t, r);
+    b.count = at.count;
+    place(p, lines, at, values + r * t.columns, &s, &l);
+    fill_taps<Weights::value, false>(p, l, &b);
+    fill_offsets(b, 0, plane.axis, offset);
+    for (int k = 0; k < b.count; ++k) {
+      const int64_t slab = b.axis[dims - 1].pixel[0][k];
+      if (slab < plane.begin || slab >= plane.end) offset[k] = kOutside;
+      if (b.weight[0][0][k] != 1) offset[k] = kNotANumber;
+    }
+  }
+}
+
+// The offsets of a tile's pixels, row by row; negative where they read none of the plane.
+template <class T>
+__attribute__((noinline)) void find_nearest(const Problem& p, const Plane& plane, int64_t map,
+                                            TileRadial<T>* radial, int64_t* offset) {
+  const bool found = p.dims == 2 && with_map<T>(p, map, radial->tile(), radial, [&](auto& m) STN_LAMBDA {
+                       if (!m.tame() || p.in[0] >= 1 << 22 || p.in[1] >= 1 << 22) return false;
+                       const Window w = window_of(m.range(0), m.range(1));
+                       with_padding(p.padding, [&](auto padding) STN_LAMBDA {
+                         m.locate(w.left, w.top, KeepNearest<T, padding.value>(p, plane, w, offset));
+                       });
+                       return true;
+                     });
+  if (found) return;
+  p.dims == 2 ? nearest_rows<2>(p, plane, map, radial, offset)
+              : nearest_rows<3>(p, plane, map, radial, offset);
+}
+
+// Moves `count` pixels of `channels` channels that lie side by side. outside, nan: what stands for the
+// others.
+template <class E, int channels>
+STN_INLINE void move_pixels(const E* from, const int64_t* offset, int64_t count, const E* outside, E nan,
+                            int64_t pixel, E* to) {
+  for (int64_t k = 0; k < count; ++k) {
+    const int64_t at = offset[k], there = at < 0 ? 0 : at;
+    for (int c = 0; c < channels; ++c) {
+      const E value = from[there + c], other = at == kOutside ? outside[c] : nan;
+      to[k * pixel + c] = at < 0 ? other : value;
+    }
+  }
+}
+
+// outside: (channels,) of the unit.
+template <class E, class T>
+STN_INLINE void move_tile(const Problem& p, const Unit& u, int64_t map, const OutTile& t,
+                          const int64_t* offset, const E* outside, E nan) {
+  const int64_t channels = u.channel_end - u.channel_begin;
+  const E* image = reinterpret_cast<const E*>(p.input.data) + p.image_of(map) * p.input.batch +
+                   u.channel_begin * p.input.channel;
+  for (int64_t r = 0; r < t.rows; ++r, offset += t.columns) {
+    const RowBlock at = row_of(t, r);
+    E* to = reinterpret_cast<E*>(address(p.output, sizeof(E), p, map, u.channel_begin, at));
+    const int64_t pixel = p.output.axis[0];
+    if (p.input.channel == 1 && p.output.channel == 1 && channels == 3) {
+      move_pixels<E, 3>(image, offset, t.columns, outside, nan, pixel, to);
+      continue;
+    }
+    for (int64_t c = 0; c < channels; ++c) {
+      move_pixels<E, 1>(image + c * p.input.channel, offset, t.columns, outside + c, nan, pixel,
+                        to + c * p.output.channel);
+    }
+  }
+}
+
+// Adds a tile's gradients, through offsets in `to`.
+template <class T>
+__attribute__((noinline)) void add_nearest(const Problem& p, const Rows<T>& as, int64_t channel_begin,
+                                           int64_t channel_end, int64_t map, const OutTile& t,
+                                           const int64_t* offset, const Accumulator<T>& to) {
+  alignas(64) T grad[kBlock];
+  for (int64_t r = 0; r < t.rows; ++r, offset += t.columns) {
+    for (int64_t c = channel_begin; c < channel_end; ++c) {
+      as.load(address(p.grad, as.size, p, map, c, row_of(t, r)), 1, p.grad.axis[0], t.columns, grad, 0);
+      T* image = to.data + (c - channel_begin) * to.channel;
+      for (int64_t k = 0; k < t.columns; ++k) {
+        if (offset[k] >= 0) image[offset[k]] += grad[k];
+      }
+    }
+  }
+}
+
+}  // namespace STN_LEVEL
+}  // namespace stn::cpu

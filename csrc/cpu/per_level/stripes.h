@@ -1,0 +1,151 @@
+// The gradients over a stripe of an image: where its sums are kept, and which tiles of the output fall on it.
+// Included by level sources only; see problem.h.
+#pragma once
+
+#include "tiles.h"
+
+namespace stn::cpu {
+namespace STN_LEVEL {
+
+// Source rows that a tile's pixels touch; empty where they touch none.
+template <class T>
+void ranges(const Problem& p, int64_t map, void*, T* values, Range* ranges) {
+  const Tiles tiles(p, tile_pixels<T>(p));
+  const int64_t last = p.in[p.dims - 1] - 1;
+  for (int64_t k = 0; k < tiles.count(); ++k) {
+    TileRadial<T> radial(p, tiles.at(k), values);
+    ranges[k] = Range{0, last};
+    if (p.dims != 2 || p.tangent) continue;
+    with_map<T>(p, map, radial.tile(), &radial, [&](auto& m) STN_LAMBDA {
+      if (!m.tame()) return;
+      int64_t low = m.range(1).low, high = m.range(1).high + 1;
+      if (p.padding == Padding::reflection && (low < 0 || high > last)) return;
+      if (p.padding == Padding::border) {
+        low = low < 0 ? 0 : low < last ? low : last;
+        high = high < 0 ? 0 : high < last ? high : last;
+      }
+      ranges[k] = Range{low < 0 ? 0 : low, high < last ? high : last};
+    });
+  }
+}
+
+// Where a stripe is computed: where it is stored, or apart, and then stored.
+template <class T>
+struct StripeSums {
+  Accumulator<T> to;
+  bool apart;
+
+  STN_INLINE StripeSums(const Problem& p, const Rows<T>& as, const Stripe& st, int64_t image, T* memory)
+      : to{p, nullptr, p.grad_input.channel, {}, st.begin, st.end} {
+    const Batch& g = p.grad_input;
+    const int64_t channels = st.channel_end - st.channel_begin;
+    const bool vectors = is_interleaved(g) && p.channels > kFew;
+    apart = !as.direct || (p.dims == 2 && g.axis[0] != 1 && !vectors);
+    for (int d = 0; d < kMaxAxes; ++d) to.axis[d] = g.axis[d];
+    if (!apart) {
+      to.data = reinterpret_cast<T*>(g.data) + image * g.batch + st.channel_begin * g.channel;
+    } else {
+      const int64_t height = p.dims == 3 ? p.in[1] : st.end - st.begin,
+                    depth = p.dims == 3 ? st.end - st.begin : 1, pixel = vectors ? channels : 1;
+      to.axis[0] = pixel;
+      to.axis[1] = p.in[0] * pixel;
+      to.axis[2] = p.in[0] * height * pixel;
+      to.channel = vectors ? 1 : p.in[0] * height * depth;
+      to.data = memory + (image - st.image_begin) * stripe_values(p, st) - st.begin * to.axis[p.dims - 1];
+    }
+  }
+
+  // f(first element of a row of channel 0, y, z)
+  template <class F>
+  STN_INLINE void for_rows(const Problem& p, const F& f) const {
+    const int64_t slices = p.dims == 3 ? to.end : 1, rows = p.dims == 3 ? p.in[1] : to.end;
+    for (int64_t z = p.dims == 3 ? to.begin : 0; z < slices; ++z) {
+      for (int64_t y = p.dims == 3 ? 0 : to.begin; y < rows; ++y) {
+        f(to.data + y * to.axis[1] + (p.dims == 3 ? z * to.axis[2] : 0), y, z);
+      }
+    }
+  }
+
+  __attribute__((noinline)) void clear(const Problem& p, int64_t channels) const {
+    const auto zeros = [](T* at, int64_t count)
+                           STN_LAMBDA { __builtin_memset(at, 0, sizeof(T) * static_cast<size_t>(count)); };
+    const int64_t rows = to.end - to.begin, width = p.in[0];
+    if (p.dims == 2 && to.axis[0] == 1 && to.axis[1] == width) {
+      for (int64_t c = 0; c < channels; ++c) zeros(to.data + c * to.channel + to.begin * width, rows * width);
+      return;
+    }
+    for_rows(p, [&](T* row, int64_t, int64_t) STN_LAMBDA {
+      for (int64_t c = 0; c < (to.channel == 1 ? 1 : channels); ++c) {
+        for (int64_t x = 0; x < width; ++x) {
+          zeros(row + c * to.channel + x * to.axis[0], to.channel == 1 ? channels : 1);
+        }
+      }
+    });
+  }
+
+  __attribute__((noinline)) void store_all(const Problem& p, const Rows<T>& as, const Stripe& st,
+                                           int64_t image) const {
+    const Batch& g = p.grad_input;
+    const int64_t channels = st.channel_end - st.channel_begin;
+    for_rows(p, [&](T* row, int64_t y, int64_t z) STN_LAMBDA {
+      char* out = g.data + (image * g.batch + st.channel_begin * g.channel + y * g.axis[1] +
+                            (p.dims == 3 ? z * g.axis[2] : 0)) *
+                               as.size;
+      if (to.axis[0] > 1) {  // vectors of channels
+        for (int64_t x = 0; x < p.in[0]; ++x) {
+          as.store(row + x * to.axis[0], 0, 1, 1, channels, out + x * g.axis[0] * as.size);
+        }
+      } else if (is_interleaved(g)) {
+        as.store(row, to.channel, channels, g.axis[0], p.in[0], out);
+      } else {
+        for (int64_t c = 0; c < channels; ++c) {
+          as.store(row + c * to.channel, 0, 1, g.axis[0], p.in[0], out + c * g.channel * as.size);
+        }
+      }
+    });
+  }
+};
+
+// All tiles that fall on a stripe, in order. Theta's gradient of a tile belongs to the first stripe that it
+// falls on.
+template <class T>
+void backward(const Problem& p, const Stripe& st, void* workspace, T* values, T* memory) {
+  const Rows<T> as = rows_of(p.storage, static_cast<T*>(nullptr));
+  auto* s = static_cast<Workspace<T>*>(workspace);
+  s->held = nullptr;
+  const Tiles tiles(p, tile_pixels<T>(p));
+  const int64_t channels = st.channel_end - st.channel_begin;
+  for (int64_t image = st.image_begin; st.grad_input && image < st.image_end; ++image) {
+    StripeSums<T>(p, as, st, image, memory).clear(p, channels);
+  }
+  for (int64_t k = 0; k < tiles.count(); ++k) {
+    TileRadial<T> radial;
+    bool ready = false;
+    for (int64_t image = st.image_begin; image < st.image_end; ++image) {
+      const StripeSums<T> sums(p, as, st, image, memory);
+      for (const int64_t* n = st.readers[image].begin; n < st.readers[image].end; ++n) {
+        const Range touched = st.ranges ? st.ranges[*n * tiles.count() + k] : Range{st.begin, st.end - 1};
+        if (touched.high < st.begin || touched.low >= st.end) continue;
+        double* gradient =
+            st.gradients && touched.low >= st.begin ? st.gradients + *n * p.streams() * p.basis : nullptr;
+        if (!ready) radial = TileRadial<T>(p, tiles.at(k), values);
+        ready = true;
+        backward_tile<T>(p, as, st.channel_begin, st.channel_end, *n, &radial, s, gradient,
+                         st.grad_input ? &sums.to : nullptr);
+      }
+      // A whole window is collected once all of the image's tiles are in, unless the next tile is another's.
+      if (!s->spread || (k + 1 < tiles.count() && st.image_end - st.image_begin == 1)) continue;
+      Window whole;
+      find_whole(p, &whole);
+      collect_group(whole, channels, sums.to, s->cells);
+      s->spread = false;
+    }
+  }
+  for (int64_t image = st.image_begin; st.grad_input && image < st.image_end; ++image) {
+    const StripeSums<T> sums(p, as, st, image, memory);
+    if (sums.apart) sums.store_all(p, as, st, image);
+  }
+}
+
+}  // namespace STN_LEVEL
+}  // namespace stn::cpu

@@ -1,0 +1,352 @@
+// Windows: what tiles of the output need of the input, copied, converted and completed. Included by level
+// sources only; see problem.h.
+//
+// A window is a rectangle of places. A place within the image holds its pixel, one outside of it what the
+// padding says stands there, so that every tap exists and loops over pixels know no padding. Of one channel,
+// two rows are interleaved: a pixel's four taps lie side by side. Of many channels, a place holds a vector of
+// them.
+#pragma once
+
+#include "storage.h"
+
+namespace stn::cpu {
+namespace STN_LEVEL {
+
+struct Window {
+  int64_t top, left, rows, columns;
+  int64_t pitch;  // places from a row to the next
+};
+
+constexpr int64_t kWindow = 8192, kGroupWindow = 4096;  // places in a window, at most
+constexpr int64_t kWindowColumns = 1024, kGroupColumns = 256;
+constexpr int64_t kFew = 4;  // channels that are interleaved, or whose gradients are added together, at most
+
+// Far more than a coordinate's error, so that what lies beyond it needs no test of its own.
+constexpr double kMargin = 1.0 / 64;
+
+// The whole coordinates under those in [low, high]. Where nothing changes any more beyond the image, what
+// lies there counts as next to it.
+STN_INLINE Range whole_range(double low, double high, int64_t length, Padding padding) {
+  low -= kMargin;
+  high += kMargin;
+  if (padding != Padding::reflection) {
+    const double least = padding == Padding::zeros ? -2 : -1,
+                 most = static_cast<double>(padding == Padding::zeros ? length : length - 1);
+    low = low < least ? least : (low > most ? most : low);
+    high = high < least ? least : (high > most ? most : high);
+  }
+  return {static_cast<int64_t>(__builtin_floor(low)), static_cast<int64_t>(__builtin_floor(high))};
+}
+
+// What pixels between them need.
+STN_INLINE Window window_of(const Range& x, const Range& y) {
+  constexpr int64_t line = 8;  // pairs of floats in a cache line
+  const int64_t columns = x.high - x.low + 2;
+  return {y.low, x.low, y.high - y.low + 2, columns, (columns + line - 1) / line * line};
+}
+
+// Whether a tile's window has room, and is worth to be copied.
+STN_INLINE bool fits(const OutTile& t, const Window& w) {
+  const int64_t places = w.rows * w.pitch;
+  return places <= kWindow && w.columns <= kWindowColumns && places <= 8 * t.rows * t.columns + 1024;
+}
+
+STN_INLINE bool fits_groups(const Window& w) {
+  return w.rows * w.pitch <= kGroupWindow && w.columns <= kGroupColumns;
+}
+
+// Some channels of an image, as they are stored.
+template <class T>
+struct Source {
+  const Rows<T>& as;
+  const Problem& p;
+  const char* data;  // of the first channel
+  int64_t channel;   // its number
+  int64_t stride, row, pixel;
+
+  STN_INLINE Source(const Problem& problem, const Rows<T>& rows, int64_t image, int64_t c)
+      : as(rows),
+        p(problem),
+        data(problem.input.data + (image * problem.input.batch + c * problem.input.channel) * rows.size),
+        channel(c),
+        stride(problem.input.channel),
+        row(problem.input.axis[1]),
+        pixel(problem.input.axis[0]) {}
+
+  // From channel c on.
+  STN_INLINE Source from(int64_t c) const {
+    Source s = *this;
+    s.data = at(c, 0, 0);
+    s.channel += c;
+    return s;
+  }
+  STN_INLINE const char* at(int64_t c, int64_t y, int64_t x) const {
+    return data + (c * stride + y * row + x * pixel) * as.size;
+  }
+  STN_INLINE T outside(int64_t c) const { return static_cast<T>(p.fill_of(channel + c)); }
+  STN_INLINE int64_t source_row(int64_t y) const {
+    return source_index(y, p.in[1], p.padding, p.align_corners);
+  }
+  STN_INLINE int64_t source_column(int64_t x) const {
+    return source_index(x, p.in[0], p.padding, p.align_corners);
+  }
+};
+
+// ---- rows of planes ----
+
+constexpr int64_t kLine = kWindowColumns + 64;
+
+template <class T>
+STN_INLINE void fill_few(T* to, int64_t begin, int64_t end, T value) {
+  for (int64_t x = begin; x < end; ++x) to[x] = value;
+}
+
+template <class T>
+STN_INLINE void fill_line(T* to, int64_t begin, int64_t end, T value) {
+  for (int64_t x = begin; x < end; x += Simd<T>::lanes) store(to + x, Vec<T>{} + value);
+}
+
+// Places [begin, end) of row `from` of the mirrored image, of one channel: pieces of the row, to and fro.
+template <class T>
+__attribute__((noinline)) void mirror_line(const Source<T>& s, int64_t c, int64_t from, int64_t begin,
+                                           int64_t end, T* to) {
+  const int64_t length = s.p.in[0], last = length - 1,
+                span = mirror_span(static_cast<double>(length), s.p.align_corners), period = 2 * span;
+  while (begin < end) {
+    const int64_t phase =
+        begin -
+        static_cast<int64_t>(__builtin_floor(static_cast<double>(begin) / static_cast<double>(period))) *
+            period;
+    const bool forth = phase <= last;
+    const int64_t first = forth ? phase : span + last - phase, most = forth ? length - first : first + 1,
+                  count = end - begin < most ? end - begin : most;
+    s.as.load(s.at(c, from, forth ? first : first - count + 1), 1, s.pixel, count, to, 0);
+    for (int64_t k = 0; !forth && k < count - 1 - k; ++k) {
+      const T other = to[k];
+      to[k] = to[count - 1 - k];
+      to[count - 1 - k] = other;
+    }
+    begin += count;
+    to += count;
+  }
+}
+
+// The columns of a window that the image has.
+struct Columns {
+  int64_t first, skip, count;  // the first of them; how many places lie before it; how many there are
+
+  STN_INLINE Columns(const Problem& p, const Window& w) {
+    const int64_t behind = w.left + w.columns < p.in[0] ? w.left + w.columns : p.in[0];
+    first = w.left > 0 ? w.left : 0;
+    skip = first - w.left;
+    count = behind - first;
+  }
+};
+
+// Row y of a window, of `channels` channels that lie side by side in memory: channel c to line + c * stride.
+template <class T>
+STN_INLINE void complete_row(const Source<T>& s, int64_t channels, int64_t y, const Window& w, T* line,
+                             int64_t stride) {
+  const int64_t from = s.source_row(y);
+  const Columns in(s.p, w);
+  const bool zeros = s.p.padding == Padding::zeros;
+  for (int64_t c = 0; c < channels; ++c) {
+    T* to = line + c * stride;
+    if (from < 0 || (zeros && in.count <= 0)) {
+      fill_line(to, 0, w.columns, s.outside(c));
+    } else if (s.p.padding == Padding::reflection && in.count < w.columns) {
+      mirror_line(s, c, from, w.left, w.left + w.columns, to);
+    } else if (zeros && in.skip > 0) {
+      fill_line(to, 0, in.skip, s.outside(c));
+    }
+  }
+  if (from < 0 || in.count <= 0 || (s.p.padding == Padding::reflection && in.count < w.columns)) return;
+  s.as.load(s.at(0, from, in.first), channels, s.pixel, in.count, line + in.skip, stride);
+  const int64_t behind = in.skip + in.count;
+  for (int64_t c = 0; c < channels; ++c) {
+    T* to = line + c * stride;
+    if (!zeros) fill_few(to, 0, in.skip, to[in.skip]);
+    fill_few(to, behind, w.columns, zeros ? s.outside(c) : to[behind - 1]);
+  }
+}
+
+// Whether the rows of a window can be read where they are stored, but for a few places beside the image.
+template <class T>
+STN_INLINE bool is_direct(const Source<T>& s, const Window& w) {
+  return s.as.direct && s.pixel == 1 &&
+         (s.p.padding != Padding::reflection || Columns(s.p, w).count == w.columns);
+}
+
+// Pixels of two rows, alternating.
+template <class T>
+STN_INLINE void interleave(const T* upper, const T* lower, int64_t count, T* to) {
+  constexpr int64_t lanes = Simd<T>::lanes;
+  int64_t x = 0;
+  for (; x + lanes <= count; x += lanes) {
+    store_alternating<T>(to + 2 * x, load<Vec<T>>(upper + x), load<Vec<T>>(lower + x));
+  }
+  if (x == count) return;
+  store_alternating<T>(to + 2 * x, load_some<Vec<T>>(upper + x, count - x),
+                       load_some<Vec<T>>(lower + x, count - x));
+}
+
+// Windows of planes: in each place a pixel and the one below it. A row's last vectors reach into the next
+// one, which is written after it.
+constexpr int64_t kPlanePlaces = kWindow + 64;
+template <class T>
+struct PlaneWindows {
+  alignas(64) T values[kFew][2 * kPlanePlaces];
+  alignas(64) T lines[2][kFew * kLine];
+
+  // Of `channels` channels that lie side by side in memory.
+  __attribute__((noinline)) void copy(const Source<T>& s, int64_t channels, const Window& w) {
+    if (channels == 1 && is_direct(s, w)) return copy_direct(s, w);
+    complete_row(s, channels, w.top, w, lines[0], kLine);
+    for (int64_t y = 0; y + 1 < w.rows; ++y) {
+      const T *upper = lines[y & 1], *lower = lines[(y + 1) & 1];
+      complete_row(s, channels, w.top + y + 1, w, lines[(y + 1) & 1], kLine);
+      for (int64_t c = 0; c < channels; ++c) {
+        interleave(upper + c * kLine, lower + c * kLine, w.columns, values[c] + 2 * y * w.pitch);
+      }
+    }
+  }
+
+ private:
+  // Beside the image there are two places at most: next to it nothing changes any more (whole_range).
+  STN_INLINE void copy_direct(const Source<T>& s, const Window& w) {
+    typedef typename Quad<T>::V Places;
+    const Columns in(s.p, w);
+    const bool zeros = s.p.padding == Padding::zeros;
+    const T outside = s.outside(0);
+    if (zeros && (w.top < 0 || w.top + w.rows > s.p.in[1])) fill_line(lines[0], 0, in.count, outside);
+    const auto row = [&](int64_t y) STN_LAMBDA -> const T* {
+      const int64_t from = s.source_row(w.top + y);
+      return from < 0 ? lines[0] : reinterpret_cast<const T*>(s.at(0, from, in.first));
+    };
+    const auto beside = [&](T upper, T lower) STN_LAMBDA {
+      return zeros ? Places{outside, outside, outside, outside} : Places{upper, lower, upper, lower};
+    };
+    const int64_t behind = in.skip + in.count;
+    const T* upper = row(0);
+    for (int64_t y = 0; y + 1 < w.rows; ++y) {
+      const T* lower = row(y + 1);
+      T* to = values[0] + 2 * y * w.pitch;
+      if (in.skip > 0) store(to, beside(upper[0], lower[0]));
+      interleave(upper, lower, in.count, to + 2 * in.skip);
+      if (behind < w.columns) store(to + 2 * behind, beside(upper[in.count - 1], lower[in.count - 1]));
+      upper = lower;
+    }
+  }
+};
+
+// ---- vectors of channels ----
+
+// Up to a vector of channels in each place: a window's, or the image itself.
+template <class T>
+struct Group {
+  const T* values;
+  int64_t place, row;  // elements from a place to the next, and from a row of places
+};
+
+template <class T>
+struct GroupWindow {
+  static constexpr int64_t lanes = Simd<T>::lanes, kGroupLine = kGroupColumns + 64;
+  alignas(64) T values[(kGroupWindow + lanes) * lanes];
+  alignas(64) T lines[lanes * kGroupLine];
+
+  STN_INLINE Group<T> copy(const Source<T>& s, int64_t channels, const Window& w) {
+    s.stride == 1 && s.pixel > 1 ? copy_pixels(s, channels, w) : copy_planes(s, channels, w);
+    return all(w);
+  }
+
+  // What has been copied.
+  STN_INLINE Group<T> all(const Window& w) const { return {values, lanes, w.pitch * lanes}; }
+
+ private:
+  // Channels that lie side by side.
+  __attribute__((noinline)) void copy_pixels(const Source<T>& s, int64_t channels, const Window& w) {
+    Vec<T> outside{};
+    for (int64_t c = 0; c < channels; ++c) outside[c] = s.outside(c);
+    for (int64_t y = 0; y < w.rows; ++y) {
+      const int64_t from = s.source_row(w.top + y);
+      T* to = values + y * w.pitch * lanes;
+      for (int64_t x = 0; x < w.columns; ++x, to += lanes) {
+        const int64_t column = from < 0 ? -1 : s.source_column(w.left + x);
+        if (column < 0) {
+          store(to, outside);
+        } else if (s.as.direct) {
+          store(to, load_some<Vec<T>>(reinterpret_cast<const T*>(s.at(0, from, column)), channels));
+        } else {
+          s.as.load(s.at(0, from, column), 1, 1, channels, to, 0);
+        }
+      }
+    }
+  }
+
+  // Planes: transposed.
+  __attribute__((noinline)) void copy_planes(const Source<T>& s, int64_t channels, const Window& w) {
+    const Columns in(s.p, w);
+    const bool direct = is_direct(s, w), zeros = s.p.padding == Padding::zeros;
+    Vec<T> outside{};
+    for (int64_t c = 0; c < channels; ++c) outside[c] = s.outside(c);
+    for (int64_t y = 0; y < w.rows; ++y) {
+      const int64_t from = s.source_row(w.top + y);
+      T* to = values + y * w.pitch * lanes;
+      if (from < 0 || (zeros && in.count <= 0)) {
+        for (int64_t x = 0; x < w.columns; ++x) store(to + x * lanes, outside);
+        continue;
+      }
+      if (!direct) {
+        for (int64_t c = 0; c < channels; ++c) {
+          complete_row(s.from(c), 1, w.top + y, w, lines + c * kGroupLine, kGroupLine);
+        }
+        turn(lines, kGroupLine, channels, w.columns, to);
+        continue;
+      }
+      turn(reinterpret_cast<const T*>(s.at(0, from, in.first)), s.stride, channels, in.count,
+           to + in.skip * lanes);
+      const T *first = to + in.skip * lanes, *last = first + (in.count - 1) * lanes;
+      for (int64_t x = 0; x < in.skip; ++x) store(to + x * lanes, zeros ? outside : load<Vec<T>>(first));
+      for (int64_t x = in.skip + in.count; x < w.columns; ++x) {
+        store(to + x * lanes, zeros ? outside : load<Vec<T>>(last));
+      }
+    }
+  }
+
+  // `count` pixels of planes to vectors of channels.
+  static STN_INLINE void turn(const T* from, int64_t stride, int64_t channels, int64_t count, T* to) {
+    int64_t x = 0;
+    if (channels == lanes) {
+      for (; x + lanes <= count; x += lanes) {
+        Vec<T> v[lanes];
+#pragma GCC unroll 16
+        for (int c = 0; c < lanes; ++c) v[c] = load<Vec<T>>(from + c * stride + x);
+        transpose<T>(v);
+#pragma GCC unroll 16
+        for (int k = 0; k < lanes; ++k) store(to + (x + k) * lanes, v[k]);
+      }
+    }
+    for (; x < count; x += lanes) {
+      Vec<T> v[lanes];
+#pragma GCC unroll 16
+      for (int c = 0; c < lanes; ++c) {
+        v[c] = c < channels ? load_some<Vec<T>>(from + c * stride + x, count - x) : Vec<T>{};
+      }
+      transpose<T>(v);
+#pragma GCC unroll 16
+      for (int k = 0; k < lanes; ++k) store(to + (x + k) * lanes, v[k]);
+    }
+  }
+};
+
+// Places from a row of an image to the next, where its own pixels can serve as a window's, vectors of
+// channels each; 0 where they cannot.
+template <class T>
+STN_INLINE int64_t place_pitch(const Rows<T>& as, int64_t channels, int64_t channel, int64_t pixel,
+                               int64_t row) {
+  const bool vectors = as.direct && channel == 1 && pixel > 1 && channels % Simd<T>::lanes == 0;
+  return vectors && row % pixel == 0 ? row / pixel : 0;
+}
+
+}  // namespace STN_LEVEL
+}  // namespace stn::cpu
