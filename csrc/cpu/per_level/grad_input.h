@@ -14,33 +14,95 @@ namespace STN_LEVEL {
 // last axis. A place (x, y, z) of channel c lies at data[c * channel + x * axis[0] + ...].
 template <class T>
 struct Accumulator {
-  const Problem& p;
+  const Problem* problem;
   T* data;
-  int64_t channel, axis[kMaxAxes];
+  int64_t channels, channel, axis[kMaxAxes];
   int64_t begin, end;
+  mutable bool fresh;  // whether nothing is there yet, not even zeros
 
   // The row that row y of a window is added to; null: none of the stripe's.
   STN_INLINE T* row(int64_t y) const {
+    const Problem& p = *problem;
     const int64_t to = source_index(y, p.in[1], p.padding, p.align_corners);
     return to < begin || to >= end ? nullptr : data + to * axis[1];
+  }
+
+  // Whether a window holds every place of the stripe, each once.
+  STN_INLINE bool is_covered(const Window& w) const {
+    const Problem& p = *problem;
+    return p.padding == Padding::zeros && w.left <= 0 && w.left + w.columns >= p.in[0] && w.top <= begin &&
+           w.top + w.rows >= end;
+  }
+
+  // f(first element of a row of channel 0, y, z)
+  template <class F>
+  STN_INLINE void for_rows(const F& f) const {
+    const Problem& p = *problem;
+    const bool volumes = p.dims == 3;
+    for (int64_t z = volumes ? begin : 0; z < (volumes ? end : 1); ++z) {
+      for (int64_t y = volumes ? 0 : begin; y < (volumes ? p.in[1] : end); ++y) {
+        f(data + y * axis[1] + (volumes ? z * axis[2] : 0), y, z);
+      }
+    }
+  }
+
+  // To be called before anything is added to single places.
+  STN_INLINE void prepare() const {
+    if (fresh) clear();
+    fresh = false;
+  }
+
+  static STN_INLINE void put_zeros(T* at, int64_t count) {
+    __builtin_memset(at, 0, sizeof(T) * static_cast<size_t>(count));
+  }
+
+  __attribute__((noinline)) void clear() const {
+    const int64_t width = problem->in[0];
+    if (problem->dims == 2 && axis[0] == 1 && axis[1] == width) {
+      for (int64_t c = 0; c < channels; ++c)
+        put_zeros(data + c * channel + begin * width, (end - begin) * width);
+      return;
+    }
+    for_rows([&](T* row, int64_t, int64_t) STN_LAMBDA {
+      for (int64_t c = 0; c < (channel == 1 ? 1 : channels); ++c) {
+        for (int64_t x = 0; x < width; ++x) {
+          put_zeros(row + c * channel + x * axis[0], channel == 1 ? channels : 1);
+        }
+      }
+    });
   }
 };
 
 // Adds a line of a window to a row of pixels that lie side by side.
 template <class T>
 STN_INLINE void add_line(const Problem& p, const T* line, const Window& w, T* row) {
-  const int64_t first = w.left > 0 ? w.left : 0,
-                end = w.left + w.columns < p.in[0] ? w.left + w.columns : p.in[0];
+  const Columns in(p, w);
+  const int64_t end = in.first + in.count;
   const T* from = line - w.left;
-  for (int64_t x = first; x < end; x += Simd<T>::lanes) {
+  for (int64_t x = in.first; x < end; x += Simd<T>::lanes) {
     store_some(row + x, load_some<Vec<T>>(row + x, end - x) + load_some<Vec<T>>(from + x, end - x), end - x);
   }
   if (p.padding == Padding::zeros) return;
   for (int64_t x = w.left; x < w.left + w.columns; ++x) {
-    if (x >= first && x < end) x = end;
+    if (in.count > 0 && x == in.first) x = end;
     if (x >= w.left + w.columns) break;
     row[source_index(x, p.in[0], p.padding, p.align_corners)] += from[x];
   }
+}
+
+// Makes it a whole row, with zeros beside the window.
+template <class T>
+STN_INLINE void put_line(const Problem& p, const T* line, const Window& w, T* row) {
+  const Columns in(p, w);
+  const int64_t count = in.count > 0 ? in.count : 0, first = count > 0 ? in.first : 0;
+  const auto zeros = [&](int64_t begin, int64_t end) STN_LAMBDA {  // mostly few
+    for (int64_t x = begin; x < end; x += Simd<T>::lanes) store_some(row + x, Vec<T>{}, end - x);
+  };
+  zeros(0, first);
+  for (int64_t k = 0; k < count; k += Simd<T>::lanes) {
+    store_some(row + first + k, load_some<Vec<T>>(line + in.skip + k, count - k), count - k);
+  }
+  zeros(first + count, p.in[0]);
 }
 
 // ---- planes ----
@@ -93,11 +155,15 @@ struct Cells {
   __attribute__((noinline)) void collect(const Accumulator<T>& to, int64_t c, T* line) const {
     const int64_t row = 4 * w.pitch;
     T* here = first + c * plane(w);
+    for (int64_t y = to.begin; to.fresh && y < to.end; ++y) {
+      if (y < w.top || y >= w.top + w.rows) to.put_zeros(to.row(y) + c * to.channel, to.problem->in[0]);
+    }
     for (int64_t y = 0; y < w.rows; ++y, here += row) {
       T* out = to.row(w.top + y);
       if (out) {
         collect_row<T>(here, here - row, line, w.columns);
-        add_line(to.p, line, w, out + c * to.channel);
+        to.fresh ? put_line(*to.problem, line, w, out + c * to.channel)
+                 : add_line(*to.problem, line, w, out + c * to.channel);
       }
       if (y > 0) store_zeros(here - row, row);  // while it is in the cache
     }
@@ -114,7 +180,7 @@ struct Overlap {
 template <class T>
 STN_INLINE Overlap overlap_of(const Accumulator<T>& to, const OutTile& t, const Window& w,
                               const Located<T>& l) {
-  const Problem& p = to.p;
+  const Problem& p = *to.problem;
   Overlap rows{0, t.rows};
   const bool inside = w.top >= to.begin && w.top + w.rows <= to.end;
   if (inside || p.points || w.top < 0 || w.top + w.rows > p.in[1]) return rows;
@@ -210,37 +276,45 @@ __attribute__((noinline)) void spread_group(const TileView<T>& grad, const OutTi
   }
 }
 
-// Adds a window of vectors of channels to the image, and leaves it 0.
+// Adds the place of a window at column x of the image to a row of it, outside folded back.
+template <class T>
+STN_INLINE void add_place(const Accumulator<T>& to, int64_t channels, int64_t x, const T* place, T* row) {
+  const Problem& p = *to.problem;
+  const int64_t column = source_index(x, p.in[0], p.padding, p.align_corners);
+  if (column < 0) return;
+  T* pixel = row + column * to.axis[0];
+  for (int64_t c = 0; c < channels; ++c) pixel[c * to.channel] += place[c];
+}
+
+// Adds a window of vectors of channels to the image, and leaves it 0. Of a fresh stripe it holds every place.
 template <class T>
 __attribute__((noinline)) void collect_group(const Window& w, int64_t channels, const Accumulator<T>& to,
                                              T* cells) {
   constexpr int64_t lanes = Simd<T>::lanes;
+  const Columns in(*to.problem, w);
+  const int64_t count = in.count > 0 ? in.count : 0, behind = in.skip + count;
   const bool planes = to.axis[0] == 1 && to.channel != 1;
+  const Vec<T> zero{};
+  const auto put = [&](T* at, Vec<T> v, int64_t n)
+                       STN_LAMBDA { store_some(at, (to.fresh ? zero : load_some<Vec<T>>(at, n)) + v, n); };
   for (int64_t y = 0; y < w.rows; ++y) {
     T* from = cells + y * w.pitch * lanes;
     T* out = to.row(w.top + y);
-    for (int64_t x = 0; out && x < w.columns; x += planes ? lanes : 1) {
-      const int64_t at = w.left + x, count = w.columns - x < lanes ? w.columns - x : lanes;
-      if (planes && at >= 0 && at + count <= to.p.in[0]) {
-        Vec<T> v[lanes];
-        for (int64_t k = 0; k < lanes; ++k) v[k] = load<Vec<T>>(from + (x + k) * lanes);
-        transpose<T>(v);
-        for (int64_t c = 0; c < channels; ++c) {
-          T* row = out + c * to.channel + at;
-          store_some(row, load_some<Vec<T>>(row, count) + v[c], count);
-        }
-        continue;
-      }
-      for (int64_t k = 0; k < (planes ? count : 1); ++k) {
-        const int64_t column = source_index(at + k, to.p.in[0], to.p.padding, to.p.align_corners);
-        if (column < 0) continue;
-        T* pixel = out + column * to.axis[0];
-        const T* cell = from + (x + k) * lanes;
-        if (planes) {
-          for (int64_t c = 0; c < channels; ++c) pixel[c * to.channel] += cell[c];
-        } else {
-          store_some(pixel, load_some<Vec<T>>(pixel, channels) + load<Vec<T>>(cell), channels);
-        }
+    for (int64_t k = 0; out && planes && k < count; k += lanes) {
+      Vec<T> v[lanes];
+#pragma GCC unroll 16
+      for (int i = 0; i < lanes; ++i) v[i] = load<Vec<T>>(from + (in.skip + k + i) * lanes);
+      transpose<T>(v);
+      for (int64_t c = 0; c < channels; ++c) put(out + c * to.channel + in.first + k, v[c], count - k);
+    }
+    for (int64_t k = 0; out && !planes && k < count; ++k) {
+      put(out + (in.first + k) * to.axis[0], load<Vec<T>>(from + (in.skip + k) * lanes), channels);
+    }
+    if (out && to.problem->padding != Padding::zeros) {
+      const int64_t before = count > 0 ? in.skip : w.columns;
+      for (int64_t x = 0; x < before; ++x) add_place(to, channels, w.left + x, from + x * lanes, out);
+      for (int64_t x = behind; count > 0 && x < w.columns; ++x) {
+        add_place(to, channels, w.left + x, from + x * lanes, out);
       }
     }
     store_zeros(from, w.columns * lanes);

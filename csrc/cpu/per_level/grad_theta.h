@@ -138,9 +138,11 @@ STN_INLINE void load_group(const TileView<T>& from, int64_t channels, int64_t r,
   }
   const char* first = from.at(0, r, k);
   const int64_t step = from.channel * from.as.size;
-  if (from.as.direct && channels == lanes && count == lanes) {
+  if (from.as.direct) {
 #pragma GCC unroll 16
-    for (int c = 0; c < lanes; ++c) v[c] = load<Vec<T>>(reinterpret_cast<const T*>(first + c * step));
+    for (int c = 0; c < lanes; ++c) {
+      v[c] = c < channels ? load_some<Vec<T>>(reinterpret_cast<const T*>(first + c * step), count) : Vec<T>{};
+    }
   } else {
     for (int64_t c = 0; c < lanes; ++c) {
       v[c] = c < channels ? get_some(from.as, first + c * step, count) : Vec<T>{};

@@ -12,7 +12,11 @@ constexpr int32_t kOutside = -1, kNotANumber = -2;  // instead of an offset
 // Rows of the input that count, and elements from a pixel to the next.
 struct Plane {
   int64_t begin, end;
-  const int64_t* axis;
+  int64_t axis[kMaxAxes];
+
+  STN_INLINE Plane(int64_t first, int64_t behind, const int64_t* strides) : begin(first), end(behind) {
+    for (int d = 0; d < kMaxAxes; ++d) axis[d] = strides[d];
+  }
 };
 
 // Keeps the pixel nearest to each coordinate, to the even one of two.
@@ -74,21 +78,38 @@ __attribute__((noinline)) void nearest_rows(const Problem& p, const Plane& plane
   }
 }
 
-// The offsets of a tile's pixels, row by row; negative where they read none of the plane.
+// The offsets of a tile's pixels, row by row; negative where they read none of the plane. window: null, or
+// where it is said which pixels of the image they read, if these are few enough to be copied; offsets are
+// then counted by its pitch. Whether they are.
 template <class T>
-__attribute__((noinline)) void find_nearest(const Problem& p, const Plane& plane, int64_t map,
-                                            TileRadial<T>* radial, int64_t* offset) {
-  const bool found = p.dims == 2 && with_map<T>(p, map, radial->tile(), radial, [&](auto& m) STN_LAMBDA {
-                       if (!m.tame() || p.in[0] >= 1 << 22 || p.in[1] >= 1 << 22) return false;
-                       const Window w = window_of(m.range(0), m.range(1));
-                       with_padding(p.padding, [&](auto padding) STN_LAMBDA {
-                         m.locate(w.left, w.top, KeepNearest<T, padding.value>(p, plane, w, offset));
-                       });
-                       return true;
-                     });
-  if (found) return;
+__attribute__((noinline)) bool find_nearest(const Problem& p, Plane plane, int64_t map, TileRadial<T>* radial,
+                                            int64_t* offset, Window* window) {
+  bool copied = false;
+  const bool found =
+      p.dims == 2 && with_map<T>(p, map, radial->tile(), radial, [&](auto& m) STN_LAMBDA {
+        if (!m.tame() || p.in[0] >= 1 << 22 || p.in[1] >= 1 << 22) return false;
+        const Window w = window_of(m.range(0), m.range(1));
+        if (window) {
+          const auto within = [](int64_t at, int64_t length) STN_LAMBDA {
+            return at < 0 ? 0 : at < length ? at : length - 1;
+          };
+          const int64_t left = within(w.left, p.in[0]), right = within(w.left + w.columns - 1, p.in[0]),
+                        top = within(w.top, p.in[1]), bottom = within(w.top + w.rows - 1, p.in[1]);
+          *window = window_of(Range{left, right - 1}, Range{top, bottom - 1});
+          const bool inside =
+              w.left >= 0 && w.top >= 0 && w.left + w.columns <= p.in[0] && w.top + w.rows <= p.in[1];
+          copied = fits(m.tile(), *window) && (inside || p.padding != Padding::reflection);
+          if (copied) plane.axis[0] = 1, plane.axis[1] = window->pitch;
+        }
+        with_padding(p.padding, [&](auto padding) STN_LAMBDA {
+          m.locate(w.left, w.top, KeepNearest<T, padding.value>(p, plane, w, offset));
+        });
+        return true;
+      });
+  if (found) return copied;
   p.dims == 2 ? nearest_rows<2>(p, plane, map, radial, offset)
               : nearest_rows<3>(p, plane, map, radial, offset);
+  return false;
 }
 
 // Moves `count` pixels of `channels` channels that lie side by side. outside, nan: what stands for the
@@ -97,32 +118,43 @@ template <class E, int channels>
 STN_INLINE void move_pixels(const E* from, const int64_t* offset, int64_t count, const E* outside, E nan,
                             int64_t pixel, E* to) {
   for (int64_t k = 0; k < count; ++k) {
-    const int64_t at = offset[k], there = at < 0 ? 0 : at;
+    const int64_t at = offset[k];
     for (int c = 0; c < channels; ++c) {
-      const E value = from[there + c], other = at == kOutside ? outside[c] : nan;
-      to[k * pixel + c] = at < 0 ? other : value;
+      if (at >= 0) {
+        to[k * pixel + c] = from[at + c];
+      } else {
+        to[k * pixel + c] = at == kOutside ? outside[c] : nan;
+      }
     }
   }
 }
 
-// outside: (channels,) of the unit.
-template <class E, class T>
+// outside: (channels,) of the unit. window: null, or of the image, and memory for it.
+template <class E>
 STN_INLINE void move_tile(const Problem& p, const Unit& u, int64_t map, const OutTile& t,
-                          const int64_t* offset, const E* outside, E nan) {
-  const int64_t channels = u.channel_end - u.channel_begin;
+                          const int64_t* offset, const E* outside, E nan, const Window* window, E* memory) {
+  const int64_t channels = u.channel_end - u.channel_begin, pixel = p.output.axis[0];
+  const bool interleaved = p.input.channel == 1 && p.output.channel == 1 && channels == 3;
   const E* image = reinterpret_cast<const E*>(p.input.data) + p.image_of(map) * p.input.batch +
                    u.channel_begin * p.input.channel;
-  for (int64_t r = 0; r < t.rows; ++r, offset += t.columns) {
-    const RowBlock at = row_of(t, r);
-    E* to = reinterpret_cast<E*>(address(p.output, sizeof(E), p, map, u.channel_begin, at));
-    const int64_t pixel = p.output.axis[0];
-    if (p.input.channel == 1 && p.output.channel == 1 && channels == 3) {
-      move_pixels<E, 3>(image, offset, t.columns, outside, nan, pixel, to);
-      continue;
+  for (int64_t c = 0; c < (interleaved ? 1 : channels); ++c) {
+    const E* from = image + c * p.input.channel;
+    if (window) {
+      for (int64_t y = 0; y < window->rows; ++y) {
+        __builtin_memcpy(memory + y * window->pitch,
+                         from + (window->top + y) * p.input.axis[1] + window->left,
+                         sizeof(E) * static_cast<size_t>(window->columns));
+      }
+      from = memory - window->top * window->pitch - window->left;
     }
-    for (int64_t c = 0; c < channels; ++c) {
-      move_pixels<E, 1>(image + c * p.input.channel, offset, t.columns, outside + c, nan, pixel,
-                        to + c * p.output.channel);
+    for (int64_t r = 0; r < t.rows; ++r) {
+      E* to = reinterpret_cast<E*>(address(p.output, sizeof(E), p, map, u.channel_begin + c, row_of(t, r)));
+      const int64_t* at = offset + r * t.columns;
+      if (interleaved) {
+        move_pixels<E, 3>(from, at, t.columns, outside, nan, pixel, to);
+      } else {
+        move_pixels<E, 1>(from, at, t.columns, outside + c, nan, pixel, to);
+      }
     }
   }
 }

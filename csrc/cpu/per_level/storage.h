@@ -77,10 +77,55 @@ STN_INLINE HalfBits to_bfloat(Vec<float> v) {
   return __builtin_convertvector((is_nan & 0x7FC0) | (~is_nan & rounded), HalfBits);
 }
 
+// Small integers to a float's lane each; compilers take many more steps.
+template <class S>
+STN_INLINE IndexVec<float> spread_bits(typename Raw<float, S>::V raw) {
+  constexpr bool bytes = sizeof(S) == 1, has_sign = S(-1) < S(0);
+#if defined(STN_LEVEL_AVX512)
+  if constexpr (bytes)
+    return (IndexVec<float>)_mm512_cvtepu8_epi32((__m128i)raw);
+  else if constexpr (has_sign)
+    return (IndexVec<float>)_mm512_cvtepi16_epi32((__m256i)raw);
+  else
+    return (IndexVec<float>)_mm512_cvtepu16_epi32((__m256i)raw);
+#elif defined(STN_LEVEL_AVX2)
+  if constexpr (bytes)
+    return (IndexVec<float>)_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(same_bits<int64_t>(raw)));
+  else if constexpr (has_sign)
+    return (IndexVec<float>)_mm256_cvtepi16_epi32((__m128i)raw);
+  else
+    return (IndexVec<float>)_mm256_cvtepu16_epi32((__m128i)raw);
+#else
+  (void)bytes, (void)has_sign;
+  return __builtin_convertvector(raw, IndexVec<float>);
+#endif
+}
+
+// And back, of numbers in range.
+template <class S>
+STN_INLINE typename Raw<float, S>::V gather_bits(IndexVec<float> v) {
+  typedef typename Raw<float, S>::V To;
+#if defined(STN_LEVEL_AVX512)
+  if constexpr (sizeof(S) == 1)
+    return (To)_mm512_cvtepi32_epi8((__m512i)v);
+  else
+    return (To)_mm512_cvtepi32_epi16((__m512i)v);
+#elif defined(STN_LEVEL_AVX2)
+  const __m128i low = _mm256_castsi256_si128((__m256i)v), high = _mm256_extracti128_si256((__m256i)v, 1);
+  const __m128i words = S(-1) < S(0) ? _mm_packs_epi32(low, high) : _mm_packus_epi32(low, high);
+  if constexpr (sizeof(S) == 1)
+    return same_bits<To>(_mm_cvtsi128_si64(_mm_packus_epi16(words, words)));
+  else
+    return (To)words;
+#else
+  return __builtin_convertvector(v, To);
+#endif
+}
+
 template <class T, class S>
 STN_INLINE Vec<T> widened(typename Raw<T, S>::V raw) {
   if constexpr (sizeof(S) < 4) {
-    return __builtin_convertvector(__builtin_convertvector(raw, IndexVec<T>), Vec<T>);
+    return __builtin_convertvector(spread_bits<S>(raw), Vec<T>);
   } else {
     return raw;
   }
@@ -96,7 +141,7 @@ STN_INLINE typename Raw<T, S>::V narrowed(Vec<T> v) {
     const Vec<T> number = v == v ? v : Vec<T>{};
     const Vec<T> in_range = lesser(greater(number, Vec<T>{} + least), Vec<T>{} + most);
     const IndexVec<T> whole = __builtin_convertvector((in_range + round) - round, IndexVec<T>);
-    return __builtin_convertvector(whole, typename Raw<T, S>::V);
+    return gather_bits<S>(whole);
   } else {
     return v;
   }

@@ -36,9 +36,10 @@ struct StripeSums {
   bool apart;
 
   STN_INLINE StripeSums(const Problem& p, const Rows<T>& as, const Stripe& st, int64_t image, T* memory)
-      : to{p, nullptr, p.grad_input.channel, {}, st.begin, st.end} {
+      : to{&p,     nullptr, st.channel_end - st.channel_begin, p.grad_input.channel, {}, st.begin,
+           st.end, false} {
     const Batch& g = p.grad_input;
-    const int64_t channels = st.channel_end - st.channel_begin;
+    const int64_t channels = to.channels;
     const bool vectors = is_interleaved(g) && p.channels > kFew;
     apart = !as.direct || (p.dims == 2 && g.axis[0] != 1 && !vectors);
     for (int d = 0; d < kMaxAxes; ++d) to.axis[d] = g.axis[d];
@@ -55,39 +56,11 @@ struct StripeSums {
     }
   }
 
-  // f(first element of a row of channel 0, y, z)
-  template <class F>
-  STN_INLINE void for_rows(const Problem& p, const F& f) const {
-    const int64_t slices = p.dims == 3 ? to.end : 1, rows = p.dims == 3 ? p.in[1] : to.end;
-    for (int64_t z = p.dims == 3 ? to.begin : 0; z < slices; ++z) {
-      for (int64_t y = p.dims == 3 ? 0 : to.begin; y < rows; ++y) {
-        f(to.data + y * to.axis[1] + (p.dims == 3 ? z * to.axis[2] : 0), y, z);
-      }
-    }
-  }
-
-  __attribute__((noinline)) void clear(const Problem& p, int64_t channels) const {
-    const auto zeros = [](T* at, int64_t count)
-                           STN_LAMBDA { __builtin_memset(at, 0, sizeof(T) * static_cast<size_t>(count)); };
-    const int64_t rows = to.end - to.begin, width = p.in[0];
-    if (p.dims == 2 && to.axis[0] == 1 && to.axis[1] == width) {
-      for (int64_t c = 0; c < channels; ++c) zeros(to.data + c * to.channel + to.begin * width, rows * width);
-      return;
-    }
-    for_rows(p, [&](T* row, int64_t, int64_t) STN_LAMBDA {
-      for (int64_t c = 0; c < (to.channel == 1 ? 1 : channels); ++c) {
-        for (int64_t x = 0; x < width; ++x) {
-          zeros(row + c * to.channel + x * to.axis[0], to.channel == 1 ? channels : 1);
-        }
-      }
-    });
-  }
-
   __attribute__((noinline)) void store_all(const Problem& p, const Rows<T>& as, const Stripe& st,
                                            int64_t image) const {
     const Batch& g = p.grad_input;
     const int64_t channels = st.channel_end - st.channel_begin;
-    for_rows(p, [&](T* row, int64_t y, int64_t z) STN_LAMBDA {
+    to.for_rows([&](T* row, int64_t y, int64_t z) STN_LAMBDA {
       char* out = g.data + (image * g.batch + st.channel_begin * g.channel + y * g.axis[1] +
                             (p.dims == 3 ? z * g.axis[2] : 0)) *
                                as.size;
@@ -106,6 +79,16 @@ struct StripeSums {
   }
 };
 
+template <class T>
+STN_INLINE void collect_whole(const Problem& p, const Accumulator<T>& to, Workspace<T>* s) {
+  Window whole;
+  find_whole(p, &whole);
+  if (!to.is_covered(whole)) to.prepare();
+  collect_group(whole, to.channels, to, s->cells);
+  to.fresh = false;
+  s->spread = false;
+}
+
 // All tiles that fall on a stripe, in order. Theta's gradient of a tile belongs to the first stripe that it
 // falls on.
 template <class T>
@@ -114,15 +97,17 @@ void backward(const Problem& p, const Stripe& st, void* workspace, T* values, T*
   auto* s = static_cast<Workspace<T>*>(workspace);
   s->held = nullptr;
   const Tiles tiles(p, tile_pixels<T>(p));
-  const int64_t channels = st.channel_end - st.channel_begin;
-  for (int64_t image = st.image_begin; st.grad_input && image < st.image_end; ++image) {
-    StripeSums<T>(p, as, st, image, memory).clear(p, channels);
+  const bool single = st.image_end - st.image_begin == 1;
+  StripeSums<T> sums(p, as, st, st.image_begin, memory);
+  sums.to.fresh = single && p.padding == Padding::zeros;
+  for (int64_t image = st.image_begin; st.grad_input && !sums.to.fresh && image < st.image_end; ++image) {
+    StripeSums<T>(p, as, st, image, memory).to.clear();
   }
   for (int64_t k = 0; k < tiles.count(); ++k) {
     TileRadial<T> radial;
     bool ready = false;
     for (int64_t image = st.image_begin; image < st.image_end; ++image) {
-      const StripeSums<T> sums(p, as, st, image, memory);
+      if (!single) sums = StripeSums<T>(p, as, st, image, memory);
       for (const int64_t* n = st.readers[image].begin; n < st.readers[image].end; ++n) {
         const Range touched = st.ranges ? st.ranges[*n * tiles.count() + k] : Range{st.begin, st.end - 1};
         if (touched.high < st.begin || touched.low >= st.end) continue;
@@ -134,16 +119,14 @@ void backward(const Problem& p, const Stripe& st, void* workspace, T* values, T*
                          st.grad_input ? &sums.to : nullptr);
       }
       // A whole window is collected once all of the image's tiles are in, unless the next tile is another's.
-      if (!s->spread || (k + 1 < tiles.count() && st.image_end - st.image_begin == 1)) continue;
-      Window whole;
-      find_whole(p, &whole);
-      collect_group(whole, channels, sums.to, s->cells);
-      s->spread = false;
+      if (s->spread && (!single || k + 1 == tiles.count())) collect_whole(p, sums.to, s);
     }
   }
-  for (int64_t image = st.image_begin; st.grad_input && image < st.image_end; ++image) {
-    const StripeSums<T> sums(p, as, st, image, memory);
-    if (sums.apart) sums.store_all(p, as, st, image);
+  if (!st.grad_input) return;
+  sums.to.prepare();
+  for (int64_t image = st.image_begin; image < st.image_end; ++image) {
+    const StripeSums<T> done(p, as, st, image, memory);
+    if (done.apart) done.store_all(p, as, st, image);
   }
 }
 

@@ -151,8 +151,12 @@ __attribute__((noinline)) void sample_tile(const Problem& p, const Rows<T>& as, 
 template <class E, class T>
 __attribute__((noinline)) void sample_nearest(const Problem& p, const Unit& u, int64_t map,
                                               TileRadial<T>* radial, Workspace<T>* s) {
-  const Plane plane{0, p.in[p.dims - 1], p.input.axis};
-  find_nearest(p, plane, map, radial, s->offset);
+  const Plane plane(0, p.in[p.dims - 1], p.input.axis);
+  // Of a large image a tile's rows lie in many pages: read one after the other they come sooner.
+  constexpr int64_t large = 256 << 10;  // bytes
+  const bool copies = p.input.axis[0] == 1 && p.in[0] * p.in[1] * int64_t{sizeof(E)} > large;
+  Window window;
+  const bool copied = find_nearest(p, plane, map, radial, s->offset, copies ? &window : nullptr);
   E nan;
   __builtin_memcpy(&nan, &p.nan_bits, sizeof(E));
   constexpr int64_t most = 64;  // channels, whose fills are prepared at once
@@ -164,7 +168,8 @@ __attribute__((noinline)) void sample_nearest(const Problem& p, const Unit& u, i
       const int64_t bits = p.fill_bits ? p.fill_bits[c] : 0;
       __builtin_memcpy(outside + (c - part.channel_begin), &bits, sizeof(E));
     }
-    move_tile<E, T>(p, part, map, radial->tile(), s->offset, outside, nan);
+    move_tile<E>(p, part, map, radial->tile(), s->offset, outside, nan, copied ? &window : nullptr,
+                 reinterpret_cast<E*>(s->windows.values[0]));
   }
 }
 
@@ -253,6 +258,7 @@ __attribute__((noinline)) void add_windows(const Problem& p, const Rows<T>& as, 
     from.data += c * to.channel;
     return from;
   };
+  if (plan.division.grouped > 0 && !plan.whole) to.prepare();
   for (int64_t c = 0; c < plan.division.grouped; c += lanes) {
     const int64_t count = plan.division.grouped - c < lanes ? plan.division.grouped - c : lanes;
     if (plan.in_place) {
@@ -269,6 +275,7 @@ __attribute__((noinline)) void add_windows(const Problem& p, const Rows<T>& as, 
     add_planes(grad.from(c), t, w, few, s->at, part(c), s->cells, &s->slopes, s->line);
     c += few;
   }
+  if (plan.division.grouped < channels) to.fresh = false;
 }
 
 // The wanted gradients of one map's tile. gradient: theta's, to be added to, or null; to: where the input's
@@ -296,9 +303,9 @@ __attribute__((noinline)) void backward_tile(const Problem& p, const Rows<T>& as
     if (to) add_windows(p, as, plan, channel_begin, channels, map, t, *to, s);
     return;
   }
+  if (to) to->prepare();
   if (to && p.nearest && !p.tangent) {
-    const Plane plane{to->begin, to->end, to->axis};
-    find_nearest(p, plane, map, radial, s->offset);
+    find_nearest<T>(p, Plane(to->begin, to->end, to->axis), map, radial, s->offset, nullptr);
     add_nearest(p, as, channel_begin, channel_end, map, t, s->offset, *to);
     return;
   }
