@@ -4,6 +4,7 @@
     python benchmarks/sampler.py --threads 1 --threads 2 --curves --json out.json
     python benchmarks/sampler.py --case photo --case tiny --pass forward --contender kornia
     python benchmarks/sampler.py --device cuda --json out.json    # on a GPU, whose kernels are held to a copy
+    python benchmarks/sampler.py --matrix --seconds 0.3           # every dtype, padding, layout ...
 
 For an honest figure the machine must be idle. A contender is timed where its output agrees with
 affine_sample's; "-" where it cannot compute the case. The copy is one of the output: the floor. On a GPU
@@ -26,6 +27,7 @@ from pathlib import Path
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # its profiler is chatty; read on import
 
 import bandwidth
+import matrix
 import torch
 from cases import CASES, COMMON, CURVES, DEFAULT_CASES, Case, Problem
 from contenders import (
@@ -75,6 +77,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     option("--contender", **several, choices=peers, help=f"of {', '.join(peers)} (default: all)")
     option("--threads", action="append", type=int, help="may be repeated, as the above (default: 1)")
     option("--curves", action="store_true", help="also time by number of images, size and channels")
+    option(
+        "--matrix",
+        action="store_true",
+        help="instead: every dtype, interpolation, padding, layout and pass against PyTorch, and pictures "
+        "against OpenCV and kornia_rs",
+    )
     option("--device", default="cpu", help="default: cpu")
     option("--seconds", type=float, default=3.0, help="for each case and pass (default: 3)")
     option("--json", type=Path, metavar="FILE", help="also write the results there")
@@ -275,8 +283,20 @@ def _memory(rows: dict[str, dict]) -> str:
     return " / ".join("-" if peak is None else f"{peak / 1e6:.3g}" for peak in peaks)
 
 
+def measure_matrix(options: argparse.Namespace) -> None:
+    torch.set_num_threads(options.threads[0])
+    environment = machine(torch.device("cpu"))
+    rows, pictures = matrix.measure(options.seconds), matrix.measure_pictures(options.seconds)
+    print(", ".join(f"{key}: {value}" for key, value in environment.items()))
+    print(f"\n{matrix.table(rows)}\n\n{matrix.picture_table(pictures)}")
+    if options.json:
+        write_json(options.json, {"machine": environment, "matrix": rows, "pictures": pictures})
+
+
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
+    if options.matrix:
+        return measure_matrix(options)
     device = torch.device(options.device)
     versions = installed([OURS, *(options.contender or CONTENDERS)])
     torch.set_num_threads(options.threads[0])
