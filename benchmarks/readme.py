@@ -16,6 +16,7 @@ import accuracy
 import capabilities
 import double_backward
 import errors
+import matrix
 import paper
 import sampler
 from cases import COMMON
@@ -42,6 +43,7 @@ def tables(results: Path = RESULTS) -> dict[str, str]:
         "capabilities": table_of("capabilities", capabilities.table),
         "double backward": table_of("double_backward", double_backward.table),
         "errors": table_of("errors", errors.table),
+        "matrix": table_of("matrix-cpu", matrix.table, "matrix"),
         "paper": paper.table(recorded("paper")["runs"]),
         "warps": table_of("warps-cpu", lambda rows: sampler.table(rows, 1)),
         "sampler": table_of("sampler-cpu", lambda rows: f"{speed(rows)}\n\n{drawn}".rstrip()),
