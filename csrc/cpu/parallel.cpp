@@ -69,7 +69,7 @@ class Values {
 template <class T>
 int64_t granule(const Problem& p) {
   const int64_t group = kernels<T>().group;
-  return p.channels >= group ? group : std::min<int64_t>(p.channels, 4);
+  return p.channels >= group ? group : std::min(p.channels, kFew);
 }
 
 // The division of the maps, of the output's rows and of the channels.
@@ -130,7 +130,7 @@ struct Stripes {
     const int64_t in_pixels = p.in[0] * p.in[1] * p.in[2], out_pixels = p.out[0] * p.rows();
     const int64_t pixels = std::max(in_pixels, out_pixels), unit = granule<T>(p);
     channels =
-        std::min(p.channels, unit > 4 ? unit : ceil_div(ceil_div(kTask, pixels * images), unit) * unit);
+        std::min(p.channels, unit > kFew ? unit : ceil_div(ceil_div(kTask, pixels * images), unit) * unit);
     deep = ceil_div(p.channels, channels);
     const int64_t all = p.in[p.dims - 1], least = p.dims == 2 ? kStripeRows : 8;
     int64_t wanted = std::min(ceil_div(kStripes, across * deep), ceil_div(pixels * channels, kTask));
@@ -211,15 +211,14 @@ std::vector<double> run_grad_theta(const Problem& p) {
 std::vector<double> run_backward(const Problem& p, const std::vector<Readers>& readers, bool theta) {
   return with_type(p, [&](auto type) {
     using T = decltype(type);
-    const bool apart = p.storage != Storage::f32 && p.storage != Storage::f64;
+    const bool apart = is_apart(p);
     const Stripes<T> stripes(p, apart);
     const int64_t entries = p.maps * p.streams() * p.basis, parts = stripes.parts();
     std::vector<double> sums(static_cast<size_t>(theta ? parts * entries : 0));
     const std::vector<Range> ranges = stripes.down > 1 ? ranges_of<T>(p) : std::vector<Range>();
     at::parallel_for(0, stripes.count(), stripes.grain(), [&](int64_t begin, int64_t end) {
       const Values<T> radial(radial_values(p));
-      const bool interleaved = p.grad_input.axis[0] != 1 && p.channels <= 4;
-      const Values<T> memory(apart || interleaved ? stripes.images * stripe_values(p, stripes.at(0)) : 0);
+      const Values<T> memory(apart ? stripes.images * stripe_values(p, stripes.at(0)) : 0);
       for (int64_t k = begin; k < end; ++k) {
         Stripe s = stripes.at(k);
         s.readers = readers.data();

@@ -51,6 +51,19 @@ struct Problem {
   STN_INLINE double fill_of(int64_t channel) const { return fill ? fill[channel] : 0; }
 };
 
+constexpr int64_t kFew = 4;  // channels that are interleaved, or whose gradients are added together, at most
+
+STN_INLINE bool is_interleaved(const Batch& images) { return images.channel == 1 && images.axis[0] > 1; }
+
+// Whether the input's gradient is added up in vectors of channels that lie side by side.
+STN_INLINE bool has_vectors(const Problem& p) { return is_interleaved(p.grad_input) && p.channels > kFew; }
+
+// Whether it is added up apart from where it is stored: in another dtype, or in planes where there are none.
+STN_INLINE bool is_apart(const Problem& p) {
+  const bool direct = p.storage == Storage::f32 || p.storage == Storage::f64;
+  return !direct || (p.dims == 2 && p.grad_input.axis[0] != 1 && !has_vectors(p));
+}
+
 // ---- the work of one task ----
 
 // Maps, channels, and rows of the output counted over its slices.

@@ -76,8 +76,6 @@ struct Division {
   int64_t grouped, few;
 };
 
-STN_INLINE bool is_interleaved(const Batch& images) { return images.channel == 1 && images.axis[0] > 1; }
-
 template <class T>
 STN_INLINE Division divide(const Batch& images, int64_t channels, bool groups_fit) {
   if (is_interleaved(images)) return channels <= kFew ? Division{0, channels} : Division{channels, 1};

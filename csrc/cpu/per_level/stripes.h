@@ -35,13 +35,13 @@ struct StripeSums {
   Accumulator<T> to;
   bool apart;
 
-  STN_INLINE StripeSums(const Problem& p, const Rows<T>& as, const Stripe& st, int64_t image, T* memory)
+  STN_INLINE StripeSums(const Problem& p, const Stripe& st, int64_t image, T* memory)
       : to{&p,     nullptr, st.channel_end - st.channel_begin, p.grad_input.channel, {}, st.begin,
            st.end, false} {
     const Batch& g = p.grad_input;
     const int64_t channels = to.channels;
-    const bool vectors = is_interleaved(g) && p.channels > kFew;
-    apart = !as.direct || (p.dims == 2 && g.axis[0] != 1 && !vectors);
+    const bool vectors = has_vectors(p);
+    apart = is_apart(p);
     for (int d = 0; d < kMaxAxes; ++d) to.axis[d] = g.axis[d];
     if (!apart) {
       to.data = reinterpret_cast<T*>(g.data) + image * g.batch + st.channel_begin * g.channel;
@@ -98,16 +98,16 @@ void backward(const Problem& p, const Stripe& st, void* workspace, T* values, T*
   s->held = nullptr;
   const Tiles tiles(p, tile_pixels<T>(p));
   const bool single = st.image_end - st.image_begin == 1;
-  StripeSums<T> sums(p, as, st, st.image_begin, memory);
+  StripeSums<T> sums(p, st, st.image_begin, memory);
   sums.to.fresh = single && p.padding == Padding::zeros;
   for (int64_t image = st.image_begin; st.grad_input && !sums.to.fresh && image < st.image_end; ++image) {
-    StripeSums<T>(p, as, st, image, memory).to.clear();
+    StripeSums<T>(p, st, image, memory).to.clear();
   }
   for (int64_t k = 0; k < tiles.count(); ++k) {
     TileRadial<T> radial;
     bool ready = false;
     for (int64_t image = st.image_begin; image < st.image_end; ++image) {
-      if (!single) sums = StripeSums<T>(p, as, st, image, memory);
+      if (!single) sums = StripeSums<T>(p, st, image, memory);
       for (const int64_t* n = st.readers[image].begin; n < st.readers[image].end; ++n) {
         const Range touched = st.ranges ? st.ranges[*n * tiles.count() + k] : Range{st.begin, st.end - 1};
         if (touched.high < st.begin || touched.low >= st.end) continue;
@@ -125,7 +125,7 @@ void backward(const Problem& p, const Stripe& st, void* workspace, T* values, T*
   if (!st.grad_input) return;
   sums.to.prepare();
   for (int64_t image = st.image_begin; image < st.image_end; ++image) {
-    const StripeSums<T> done(p, as, st, image, memory);
+    const StripeSums<T> done(p, st, image, memory);
     if (done.apart) done.store_all(p, as, st, image);
   }
 }

@@ -19,7 +19,6 @@ struct Window {
 
 constexpr int64_t kWindow = 8192, kGroupWindow = 4096;  // places in a window, at most
 constexpr int64_t kWindowColumns = 1024, kGroupColumns = 256;
-constexpr int64_t kFew = 4;  // channels that are interleaved, or whose gradients are added together, at most
 
 // Far more than a coordinate's error, so that what lies beyond it needs no test of its own.
 constexpr double kMargin = 1.0 / 64;
