@@ -1,0 +1,87 @@
+"""Classifiers by the names of their networks, each with a spatial transformer in front or without."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+import torch
+
+from .. import transforms
+from ..nn import ParallelTransformers, SpatialTransformer
+from .cnn import CNN
+from .net import ImageClassifier, Net, Shape, build, num_parameters
+from .paper import PAPER_CNN, PAPER_FCN
+from .small import SMALL
+
+__all__ = ["NETS", "create_model"]
+
+NETS = {"small": SMALL, "cnn": CNN, "paper_fcn": PAPER_FCN, "paper_cnn": PAPER_CNN}
+
+
+def create_model(
+    net: str,
+    shape: Shape,
+    num_classes: int,
+    *,
+    transformer: bool,
+    transform: str = "affine",
+    num_transformers: int = 1,
+    warp_size: tuple[int, int] | None = None,
+    antialias: bool = False,
+    width: int | None = None,
+    widened: bool = False,
+) -> ImageClassifier:
+    """A new network for images of shape (C, H, W).
+
+    Args:
+        net: a name in :data:`NETS`.
+        transformer: whether a spatial transformer stands in front of the classifier.
+        transform: its kind, a name in :data:`stn_ext.transforms.TRANSFORMS`.
+        num_transformers: as many in parallel; the classifier sees their outputs as so many more channels.
+        warp_size: (height, width) of what a transformer puts out; the images' own when None.
+        antialias: as for :class:`stn_ext.nn.SpatialTransformer`.
+        width: of the classifier; the net's usual one when None.
+        widened: a classifier without a transformer is made so much wider that it has at least as many
+            parameters as with the transformer that the other arguments describe. Nothing else uses those.
+
+    Raises:
+        ValueError: an unknown net or transform, or images too small for it.
+    """
+    if net not in NETS:
+        raise ValueError(f"unknown net {net!r}: expected one of {', '.join(NETS)}")
+    parts = NETS[net]
+
+    def with_transformer() -> ImageClassifier:
+        seen = (num_transformers * shape[0], *(warp_size or shape[1:]))
+        # The classifier comes first: it draws the same initial weights with a transformer and without.
+        classifier = parts.classifier(seen, num_classes, width or parts.width(seen))
+        transformers = [
+            SpatialTransformer(
+                parts.localization(shape, transforms.create(transform).num_parameters),
+                transform,
+                warp_size,
+                antialias=antialias,
+            )
+            for _ in range(num_transformers)
+        ]
+        front = transformers[0] if num_transformers == 1 else ParallelTransformers(transformers)
+        return ImageClassifier(classifier, front)
+
+    def without() -> ImageClassifier:
+        chosen = width or parts.width(shape)
+        if widened:
+            with torch.device("meta"):
+                parameters = num_parameters(with_transformer())
+                chosen = _width_for(parameters, parts, shape, num_classes)
+        return ImageClassifier(parts.classifier(shape, num_classes, chosen))
+
+    return build(with_transformer if transformer else without, net, shape)
+
+
+def _width_for(parameters: int, parts: Net, shape: Shape, num_classes: int) -> int:
+    """The least width at which the classifier has so many parameters."""
+    widths = range(1, 2**20)
+    found = bisect_left(
+        widths, parameters, key=lambda width: num_parameters(parts.classifier(shape, num_classes, width))
+    )
+    return widths[found]
