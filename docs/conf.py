@@ -24,5 +24,6 @@ doctest_global_setup = """
 import torch
 import stn_ext
 from stn_ext import affine_sample, normalised_to_pixels, pixels_to_normalised, warp_affine, warp_perspective
+from stn_ext.geometry import compose, invert
 torch.manual_seed(0)
 """

@@ -3,7 +3,7 @@
 import importlib
 from types import ModuleType
 
-from . import nn, transforms
+from . import geometry, nn, transforms
 from ._extension import _C
 from .functional import affine_sample, projective_sample, thin_plate_spline_sample
 from .units import normalised_to_pixels, pixels_to_normalised
@@ -15,6 +15,7 @@ build_info = _C.build_info
 __all__ = [
     "affine_sample",
     "build_info",
+    "geometry",
     "nn",
     "normalised_to_pixels",
     "pixels_to_normalised",

@@ -33,10 +33,9 @@ def test_every_public_name_has_its_place_in_the_pages(build):
     assert "affine_sample" in functions
     for name in functions:
         assert f'id="stn_ext.{name}"' in text, name
-    for name in (f"nn.{name}" for name in stn_ext.nn.__all__):
-        assert f'id="stn_ext.{name}"' in text, name
-    for name in stn_ext.transforms.__all__:
-        assert f'id="stn_ext.transforms.{name}"' in text, name
+    for module in ("geometry", "nn", "transforms"):
+        for name in getattr(stn_ext, module).__all__:
+            assert f'id="stn_ext.{module}.{name}"' in text, name
 
 
 def test_examples_run(build):
