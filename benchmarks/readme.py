@@ -1,12 +1,13 @@
-"""Writes the recorded results' tables into the README, between its markers.
+"""Writes the recorded results into the README and the pages of docs/, between their markers.
 
 python benchmarks/readme.py            # after the benchmarks that write into benchmarks/results
-python benchmarks/readme.py --check    # fails where the README says otherwise than the results
+python benchmarks/readme.py --check    # fails where a page says otherwise than the results
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -19,16 +20,19 @@ import errors
 import matrix
 import paper
 import sampler
+import tables
 from cases import COMMON
-from contenders import MAIN_PASSES
+from contenders import CONTENDERS, MAIN_PASSES, OURS
 
 ROOT = Path(__file__).resolve().parents[1]
-README = ROOT / "README.md"
 RESULTS = ROOT / "benchmarks/results"
+README = ROOT / "README.md"
+PAGES = README, ROOT / "docs/results.rst", ROOT / "docs/paper.rst"
+DISTINCT = 8  # of the capabilities that the README shows
 
 
-def tables(results: Path = RESULTS) -> dict[str, str]:
-    """The text for each marker, from the recorded results."""
+def contents(results: Path = RESULTS) -> dict[Path, dict[str, str]]:
+    """The text for each page and marker, from the recorded results."""
 
     def recorded(name: str) -> dict:
         return json.loads((results / f"{name}.json").read_text())
@@ -37,28 +41,74 @@ def tables(results: Path = RESULTS) -> dict[str, str]:
         content = recorded(name)
         return f"{table(content[rows])}\n\n{on(content['machine'])}"
 
-    drawn = plot(results / "sampler-cpu.png")
-    return {
+    runs = recorded("accuracy")["runs"]
+    full = {
         "accuracy": table_of("accuracy", accuracy.table, "runs"),
+        "sampler": table_of("sampler-cpu", speed),
+        "matrix": table_of("matrix-cpu", matrix.table, "matrix"),
+        "pictures": table_of("matrix-cpu", matrix.picture_table, "pictures"),
+        "warps": table_of("warps-cpu", lambda rows: sampler.table(rows, 1)),
         "capabilities": table_of("capabilities", capabilities.table),
         "double backward": table_of("double_backward", double_backward.table),
         "errors": table_of("errors", errors.table),
-        "matrix": table_of("matrix-cpu", matrix.table, "matrix"),
-        "paper": paper.table(recorded("paper")["runs"]),
-        "warps": table_of("warps-cpu", lambda rows: sampler.table(rows, 1)),
-        "sampler": table_of("sampler-cpu", lambda rows: f"{speed(rows)}\n\n{drawn}".rstrip()),
     }
+    plot = "![Speeds over PyTorch's, bars for each case](benchmarks/results/sampler-cpu.png)"
+    lost = slower(recorded("matrix-cpu")["matrix"])
+    short = {
+        "accuracy": accuracy.table(runs),
+        "speed": f"{summary(recorded('sampler-cpu')['rows'])}\n\n{lost}\n\n{plot}",
+        "peers": capabilities.table(distinct(recorded("capabilities")["rows"])),
+    }
+    published = {"paper": paper.table(recorded("paper")["runs"])}
+    pages = [short, *({name: tables.rst(text) for name, text in page.items()} for page in (full, published))]
+    return dict(zip(PAGES, pages, strict=True))
 
 
 def speed(rows: list[dict]) -> str:
     """The common cases and passes, on the fewest threads."""
-    rows = [row for row in rows if row["case"] in COMMON and row["pass"] in MAIN_PASSES]
-    return sampler.table(rows, min(row["threads"] for row in rows))
+    return sampler.table(common(rows), min(row["threads"] for row in rows))
 
 
-def plot(path: Path) -> str:
-    """Where it has been drawn."""
-    return f"![Speeds over PyTorch's]({path.relative_to(ROOT)})\n\n" if path.exists() else ""
+def common(rows: list[dict]) -> list[dict]:
+    return [row for row in rows if row["case"] in COMMON and row["pass"] in MAIN_PASSES]
+
+
+def summary(rows: list[dict]) -> str:
+    """A line for each pass: the geometric means over the common cases, on the fewest threads."""
+    threads = min(row["threads"] for row in rows)
+    rows = [row for row in common(rows) if row["threads"] == threads]
+    names = [name for name in CONTENDERS if name != OURS and any(row["contender"] == name for row in rows)]
+    lines = []
+    for pass_name in dict.fromkeys(row["pass"] for row in rows):
+        group = [row for row in rows if row["pass"] == pass_name]
+        ratios = {
+            case: sampler.times_faster([row for row in group if row["case"] == case], threads)
+            for case in dict.fromkeys(row["case"] for row in group)
+        }
+        lines.append([pass_name, *sampler.geometric_means(ratios, names)])
+    return tables.markdown(["", *(f"vs {CONTENDERS[name].title}" for name in names)], lines)
+
+
+def slower(rows: list[dict]) -> str:
+    """What is lost against PyTorch's pair, over all dtypes, interpolations, paddings, layouts and passes."""
+    lost = [row for row in rows if row["ratio"] < 1]
+    worst = min(rows, key=lambda row: row["ratio"])
+    where = ", ".join(worst[key] for key in matrix.Corner.__dataclass_fields__)
+    return (
+        f"Of {len(rows)} corners (shape, dtype, interpolation, padding, layout, pass) {len(lost)} are slower "
+        f"than PyTorch's pair;\nthe worst has {worst['ratio']:.2f} of its speed ({where})."
+    )
+
+
+def distinct(rows: list[dict]) -> list[dict]:
+    """Those that affine_sample has and the fewest others, in the order of the table."""
+
+    def peers(row: dict) -> int:
+        return sum(not reason for name, reason in row["reasons"].items() if name != OURS)
+
+    had = [row for row in rows if not row["reasons"][OURS]]
+    chosen = sorted(had, key=peers)[:DISTINCT]
+    return [row for row in rows if row in chosen]
 
 
 def on(machine: dict) -> str:
@@ -71,22 +121,31 @@ def on(machine: dict) -> str:
     )
 
 
-def fill(text: str, contents: dict[str, str]) -> str:
-    """The text with other contents between its markers."""
+def fill(page: Path, text: str, contents: dict[str, str]) -> str:
+    """The page's text with other contents between its markers: comments, of Markdown or reStructuredText."""
+    begin, end = ("<!-- {} -->", "<!-- /{} -->") if page.suffix == ".md" else (".. {}:\n", ".. end of {}")
+    space = "" if page.suffix == ".md" else "\n"
     for name, content in contents.items():
-        marker = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+        first, last = (mark.format(name) for mark in (begin, end))
+        marker = re.compile(rf"^{re.escape(first)}\n.*?^{re.escape(last)}$", re.DOTALL | re.MULTILINE)
         if not marker.search(text):
-            sys.exit(f"README.md: expected a marker <!-- {name} -->")
-        text = marker.sub(lambda match, content=content: f"{match[1]}{content}\n{match[2]}", text)
+            sys.exit(f"{page.name}: expected a marker {first.strip()}")
+        filled = f"{first}\n{content}\n{space}{last}"
+        text = marker.sub(lambda _, filled=filled: filled, text)
     return text
 
 
 def main() -> None:
-    before = README.read_text()
-    after = fill(before, tables())
-    if "--check" in sys.argv and after != before:
-        sys.exit("README.md differs from benchmarks/results: run python benchmarks/readme.py")
-    README.write_text(after)
+    changed = []
+    for page, content in contents().items():
+        before = page.read_text()
+        after = fill(page, before, content)
+        if after != before:
+            changed.append(os.path.relpath(page, ROOT))
+            if "--check" not in sys.argv:
+                page.write_text(after)
+    if "--check" in sys.argv and changed:
+        sys.exit(f"{', '.join(changed)}: other than benchmarks/results: run python benchmarks/readme.py")
 
 
 if __name__ == "__main__":

@@ -45,6 +45,8 @@ def compose(first: Tensor, then: Tensor) -> Tensor:
     Example:
         Half the size, and then a shift by one of the new pixels, which is two of the old:
 
+        >>> import torch
+        >>> from stn_ext.geometry import compose
         >>> half = torch.tensor([[[2.0, 0.0, 0.5], [0.0, 2.0, 0.5]]])  # in pixels
         >>> shift = torch.tensor([[[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]])
         >>> compose(half, shift)
@@ -89,6 +91,8 @@ def invert(theta: Tensor) -> Tensor:
         TypeError: what is no tensor, or of an integer dtype.
 
     Example:
+        >>> import torch
+        >>> from stn_ext.geometry import invert
         >>> invert(torch.tensor([[[2.0, 0.0, 1.0], [0.0, 4.0, 1.0]]]))
         tensor([[[ 0.5000, -0.0000, -0.5000],
                  [-0.0000,  0.2500, -0.2500]]])

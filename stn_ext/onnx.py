@@ -3,11 +3,14 @@
 Needs onnx and onnxscript; ``import stn_ext`` loads this module when it is first asked for.
 
 Example:
-    ::
-
-        batch = torch.export.Dim("batch")
-        program = stn_ext.onnx.export(network.eval(), (images,), dynamic_shapes=({0: batch},))
-        program.save("network.onnx")
+    >>> import torch
+    >>> import stn_ext
+    >>> localization = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 6))
+    >>> network = stn_ext.nn.SpatialTransformer(localization).eval()
+    >>> batch = torch.export.Dim("batch")
+    >>> images = torch.rand(3, 1, 8, 8)
+    >>> program = stn_ext.onnx.export(network, (images,), dynamic_shapes=({0: batch},), verbose=False)
+    >>> program.save("network.onnx")
 """
 
 from __future__ import annotations

@@ -48,6 +48,8 @@ def pixels_to_normalised(
     Example:
         A shift by one pixel to the right, on an image four pixels wide:
 
+        >>> import torch
+        >>> from stn_ext import pixels_to_normalised
         >>> shift = torch.tensor([[[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]])
         >>> pixels_to_normalised(shift, (3, 4), (3, 4))
         tensor([[[1.0000, 0.0000, 0.5000],
@@ -91,6 +93,8 @@ def normalised_to_pixels(
         TypeError: theta of an integer dtype, or an argument of the wrong type.
 
     Example:
+        >>> import torch
+        >>> from stn_ext import normalised_to_pixels
         >>> half = torch.tensor([[[0.5, 0.0, 0.0], [0.0, 0.5, 0.0]]])  # the middle half of the image
         >>> normalised_to_pixels(half, (8, 8), (4, 4))
         tensor([[[1., 0., 2.],

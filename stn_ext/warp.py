@@ -59,6 +59,8 @@ def warp_affine(
         TypeError: an argument of the wrong type or dtype.
 
     Example:
+        >>> import torch
+        >>> from stn_ext import warp_affine
         >>> photo = torch.arange(6.0).view(1, 1, 2, 3)
         >>> to_the_right = torch.tensor([[[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]])
         >>> warp_affine(photo, to_the_right, (2, 3))
@@ -96,6 +98,8 @@ def warp_perspective(
         ValueError, TypeError: as :func:`warp_affine`.
 
     Example:
+        >>> import torch
+        >>> from stn_ext import warp_perspective
         >>> photo = torch.arange(6.0).view(1, 1, 2, 3)
         >>> half_as_near = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 2.0]]])
         >>> warp_perspective(photo, half_as_near, (1, 2))
