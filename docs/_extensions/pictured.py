@@ -1,4 +1,4 @@
-"""Directives for examples that draw: ``pictured`` runs code and shows what it saves, ``gallery`` collects them.
+"""Directives for pages: ``pictured`` runs code and shows what it saves, ``gallery`` collects the pictures.
 
 .. code-block:: rst
 
@@ -9,7 +9,7 @@
 
       Image.open("docs/photo.jpg").rotate(30).save("turned.png")
 
-The code runs in a namespace of its own, as when it is pasted, in an empty folder in which ``docs`` is this one.
+The code runs in a namespace of its own, as when pasted, in an empty folder in which ``docs`` is this one.
 """
 
 from __future__ import annotations
