@@ -39,8 +39,8 @@ def operators(problem: Problem) -> dict[str, Callable[[], object]]:
     ops, maps, options = torch.ops.stn_ext, (problem.theta, None, None, None), ("bilinear", "zeros", False)
     input, grad = problem.input, problem.grad
     return {
-        "forward": lambda: ops.sample(input, *maps, problem.size, *options),
-        "moments": lambda: ops.moments(grad, input, *maps, *options),
+        "forward": lambda: ops.sample(input, *maps, None, problem.size, *options),
+        "moments": lambda: ops.moments(grad, input, *maps, None, *options),
         "adjoint": lambda: ops.adjoint(grad, *maps, len(input), input.shape[2:], *options),
         FLOOR: partial(torch.empty_like(input).copy_, input),
     }

@@ -19,7 +19,7 @@ namespace stn {
 struct Map {
   const char* name;  // of the function that takes such maps
   at::Tensor theta;
-  std::optional<at::Tensor> points, tangent, index;
+  std::optional<at::Tensor> points, tangent, index, fill;
   bool nearest;
   Padding padding;
   bool align_corners;
@@ -49,6 +49,12 @@ inline bool parse_nearest(std::string_view op, std::string_view mode) {
   return mode == "nearest";
 }
 
+// Other integers, and truth values, are moved as they are, with mode "nearest".
+inline bool is_interpolated(at::ScalarType type) {
+  return type == at::kFloat || type == at::kDouble || type == at::kHalf || type == at::kBFloat16 ||
+         type == at::kByte || type == at::kShort || type == at::kUInt16;
+}
+
 // spatial: the lengths of images, (height, width), or of volumes, (depth, height, width).
 inline void check_lengths(std::string_view op, const char* name, at::IntArrayRef spatial) {
   for (const int64_t length : spatial) {
@@ -60,11 +66,9 @@ inline void check_images(std::string_view op, const char* name, const at::Tensor
   TORCH_CHECK_VALUE(images.dim() == 4 || images.dim() == 5, op, ": expected ", name,
                     " of shape (N, C, H, W) or (N, C, D, H, W), but got ", images.sizes());
   const at::ScalarType type = images.scalar_type();
-  TORCH_CHECK_TYPE(type == at::kFloat || type == at::kDouble || type == at::kHalf || type == at::kBFloat16 ||
-                       type == at::kByte,
-                   op, ": expected ", name,
-                   " of dtype torch.float32, float64, float16, bfloat16 or uint8, but got ",
-                   dtype_name(images));
+  TORCH_CHECK_TYPE(
+      is_interpolated(type) || c10::isIntegralType(type, /*includeBool=*/true), op, ": expected ", name,
+      " of dtype torch.float32, float64, float16, bfloat16, or of integers, but got ", dtype_name(images));
   check_lengths(op, name, images.sizes().slice(2));
 }
 
@@ -147,12 +151,29 @@ inline void check_sharing(std::string_view op, const Map& map, int64_t batch, co
   check_device(op, "index", index, images);
 }
 
+inline void check_fill(std::string_view op, const Map& map, const at::Tensor& images) {
+  if (!map.fill) return;
+  const at::Tensor& fill = *map.fill;
+  TORCH_CHECK_TYPE(!fill.is_complex(), op, ": expected fill of real numbers, but got ", dtype_name(fill));
+  TORCH_CHECK_VALUE(fill.dim() <= 1 && (fill.numel() == 1 || fill.numel() == images.size(1)), op,
+                    ": expected fill of one number, or of ", images.size(1),
+                    ", one for each channel, but got ", fill.sizes());
+  TORCH_CHECK_VALUE(map.padding == Padding::zeros, op, ": expected padding_mode 'zeros' with fill");
+  check_device(op, "fill", fill, images);
+}
+
 inline void check_sample(const at::Tensor& input, const Map& map, at::IntArrayRef size) {
   const char* op = map.name;
   check_images(op, "input", input);
+  TORCH_CHECK_TYPE(
+      map.nearest || is_interpolated(input.scalar_type()), op,
+      ": expected input of dtype torch.float32, float64, float16, bfloat16, uint8, int16 or uint16, "
+      "or mode 'nearest', but got ",
+      dtype_name(input));
   check_theta(op, map, input);
   check_size(op, size, map.count(), input);
   check_sharing(op, map, input.size(0), input);
+  check_fill(op, map, input);
 }
 
 inline void check_adjoint(const at::Tensor& grad, const Map& map, int64_t images, at::IntArrayRef size) {
@@ -177,6 +198,7 @@ inline void check_moments(const at::Tensor& grad, const at::Tensor& input, const
   TORCH_CHECK_TYPE(grad.dtype() == input.dtype(), op, ": expected grad of dtype ", dtype_name(input),
                    ", as input, but got ", dtype_name(grad));
   check_device(op, "grad", grad, input);
+  check_fill(op, map, input);
 }
 
 }  // namespace stn

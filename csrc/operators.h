@@ -26,14 +26,15 @@ inline std::vector<int64_t> images_shape(const at::Tensor& others, int64_t count
 }
 
 inline Map make_map(const at::Tensor& theta, const OptionalTensor& points, const OptionalTensor& tangent,
-                    const OptionalTensor& index, c10::string_view mode, c10::string_view padding_mode,
-                    bool align_corners) {
+                    const OptionalTensor& index, const OptionalTensor& fill, c10::string_view mode,
+                    c10::string_view padding_mode, bool align_corners) {
   const char* op = function_name(theta, points);
   return {op,
           theta,
           points,
           tangent,
           index,
+          fill,
           parse_nearest(op, {mode.data(), mode.size()}),
           parse_padding(op, {padding_mode.data(), padding_mode.size()}),
           align_corners};
@@ -47,39 +48,44 @@ inline Map make_map(const at::Tensor& theta, const OptionalTensor& points, const
 // which find their arguments checked, but for what the index holds:
 //   Map indexed(const Map&, int64_t images)
 // gives a map whose index the others can follow: a copy, which nobody else can change any more.
-#define STN_REGISTER_OPERATORS(key, space)                                                                  \
-  TORCH_LIBRARY_IMPL(stn_ext, key, m) {                                                                     \
-    using at::Tensor;                                                                                       \
-    using stn::OptionalTensor;                                                                              \
-    using Text = c10::string_view;                                                                          \
-    m.impl("sample", [](const Tensor& input, const Tensor& theta, const OptionalTensor& points,             \
-                        const OptionalTensor& tangent, const OptionalTensor& index, at::IntArrayRef size,   \
-                        Text mode, Text padding_mode, bool align_corners) {                                 \
-      const stn::Map map = stn::make_map(theta, points, tangent, index, mode, padding_mode, align_corners); \
-      stn::check_sample(input, map, size);                                                                  \
-      return space::sample(input, space::indexed(map, input.size(0)), size);                                \
-    });                                                                                                     \
-    m.impl("adjoint", [](const Tensor& grad, const Tensor& theta, const OptionalTensor& points,             \
-                         const OptionalTensor& tangent, const OptionalTensor& index, int64_t images,        \
-                         at::IntArrayRef size, Text mode, Text padding_mode, bool align_corners) {          \
-      const stn::Map map = stn::make_map(theta, points, tangent, index, mode, padding_mode, align_corners); \
-      stn::check_adjoint(grad, map, images, size);                                                          \
-      return space::adjoint(grad, space::indexed(map, images), images, size);                               \
-    });                                                                                                     \
-    m.impl("moments", [](const Tensor& grad, const Tensor& input, const Tensor& theta,                      \
-                         const OptionalTensor& points, const OptionalTensor& tangent,                       \
-                         const OptionalTensor& index, Text mode, Text padding_mode, bool align_corners) {   \
-      const stn::Map map = stn::make_map(theta, points, tangent, index, mode, padding_mode, align_corners); \
-      stn::check_moments(grad, input, map);                                                                 \
-      return space::moments(grad, input, space::indexed(map, input.size(0)));                               \
-    });                                                                                                     \
-    m.impl("backward", [](const Tensor& grad, const Tensor& input, const Tensor& theta,                     \
-                          const OptionalTensor& points, const OptionalTensor& index, Text mode,             \
-                          Text padding_mode, bool align_corners) {                                          \
-      const stn::Map map = stn::make_map(theta, points, {}, index, mode, padding_mode, align_corners);      \
-      stn::check_moments(grad, input, map);                                                                 \
-      return space::backward(grad, input, space::indexed(map, input.size(0)));                              \
-    });                                                                                                     \
+#define STN_REGISTER_OPERATORS(key, space)                                                                   \
+  TORCH_LIBRARY_IMPL(stn_ext, key, m) {                                                                      \
+    using at::Tensor;                                                                                        \
+    using stn::OptionalTensor;                                                                               \
+    using Text = c10::string_view;                                                                           \
+    m.impl("sample",                                                                                         \
+           [](const Tensor& input, const Tensor& theta, const OptionalTensor& points,                        \
+              const OptionalTensor& tangent, const OptionalTensor& index, const OptionalTensor& fill,        \
+              at::IntArrayRef size, Text mode, Text padding_mode, bool align_corners) {                      \
+             const stn::Map map =                                                                            \
+                 stn::make_map(theta, points, tangent, index, fill, mode, padding_mode, align_corners);      \
+             stn::check_sample(input, map, size);                                                            \
+             return space::sample(input, space::indexed(map, input.size(0)), size);                          \
+           });                                                                                               \
+    m.impl("adjoint", [](const Tensor& grad, const Tensor& theta, const OptionalTensor& points,              \
+                         const OptionalTensor& tangent, const OptionalTensor& index, int64_t images,         \
+                         at::IntArrayRef size, Text mode, Text padding_mode, bool align_corners) {           \
+      const stn::Map map =                                                                                   \
+          stn::make_map(theta, points, tangent, index, {}, mode, padding_mode, align_corners);               \
+      stn::check_adjoint(grad, map, images, size);                                                           \
+      return space::adjoint(grad, space::indexed(map, images), images, size);                                \
+    });                                                                                                      \
+    m.impl("moments",                                                                                        \
+           [](const Tensor& grad, const Tensor& input, const Tensor& theta, const OptionalTensor& points,    \
+              const OptionalTensor& tangent, const OptionalTensor& index, const OptionalTensor& fill,        \
+              Text mode, Text padding_mode, bool align_corners) {                                            \
+             const stn::Map map =                                                                            \
+                 stn::make_map(theta, points, tangent, index, fill, mode, padding_mode, align_corners);      \
+             stn::check_moments(grad, input, map);                                                           \
+             return space::moments(grad, input, space::indexed(map, input.size(0)));                         \
+           });                                                                                               \
+    m.impl("backward", [](const Tensor& grad, const Tensor& input, const Tensor& theta,                      \
+                          const OptionalTensor& points, const OptionalTensor& index,                         \
+                          const OptionalTensor& fill, Text mode, Text padding_mode, bool align_corners) {    \
+      const stn::Map map = stn::make_map(theta, points, {}, index, fill, mode, padding_mode, align_corners); \
+      stn::check_moments(grad, input, map);                                                                  \
+      return space::backward(grad, input, space::indexed(map, input.size(0)));                               \
+    });                                                                                                      \
   }
 
 }  // namespace stn

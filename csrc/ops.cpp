@@ -27,9 +27,9 @@ c10::TypedOperatorHandle<Signature> operator_of(const char* name) {
 }
 
 const auto& sample_operator() {
-  static const auto op =
-      operator_of<Tensor(const Tensor&, const Tensor&, const OptionalTensor&, const OptionalTensor&,
-                         const OptionalTensor&, c10::SymIntArrayRef, Text, Text, bool)>("stn_ext::sample");
+  static const auto op = operator_of<Tensor(
+      const Tensor&, const Tensor&, const OptionalTensor&, const OptionalTensor&, const OptionalTensor&,
+      const OptionalTensor&, c10::SymIntArrayRef, Text, Text, bool)>("stn_ext::sample");
   return op;
 }
 
@@ -42,9 +42,9 @@ const auto& adjoint_operator() {
 }
 
 const auto& moments_operator() {
-  static const auto op =
-      operator_of<Tensor(const Tensor&, const Tensor&, const Tensor&, const OptionalTensor&,
-                         const OptionalTensor&, const OptionalTensor&, Text, Text, bool)>("stn_ext::moments");
+  static const auto op = operator_of<Tensor(
+      const Tensor&, const Tensor&, const Tensor&, const OptionalTensor&, const OptionalTensor&,
+      const OptionalTensor&, const OptionalTensor&, Text, Text, bool)>("stn_ext::moments");
   return op;
 }
 
@@ -80,11 +80,11 @@ struct Reading {
 struct SampleGradient : torch::autograd::Function<SampleGradient> {
   static Tensor forward(AutogradContext* ctx, const Tensor& input, const Tensor& theta,
                         const OptionalTensor& points, const OptionalTensor& tangent,
-                        const OptionalTensor& index, const Reading& reading) {
+                        const OptionalTensor& index, const OptionalTensor& fill, const Reading& reading) {
     const bool by_theta = theta.requires_grad() || (tangent && tangent->requires_grad());
     // The input's gradient does not need the input, which may be large.
     ctx->save_for_backward({by_theta ? input : Tensor(), theta, points.value_or(Tensor()),
-                            tangent.value_or(Tensor()), index.value_or(Tensor())});
+                            tangent.value_or(Tensor()), index.value_or(Tensor()), fill.value_or(Tensor())});
     ctx->set_materialize_grads(false);
     ctx->saved_data["images"] = input.sym_size(0);
     ctx->saved_data["size"] = input.sym_sizes().slice(2).vec();
@@ -92,25 +92,25 @@ struct SampleGradient : torch::autograd::Function<SampleGradient> {
     ctx->saved_data["padding_mode"] = std::string(reading.padding_mode);
     ctx->saved_data["align_corners"] = reading.align_corners;
     const at::AutoDispatchBelowADInplaceOrView guard;
-    return sample_operator().call(input, theta, points, tangent, index, reading.size, reading.mode,
+    return sample_operator().call(input, theta, points, tangent, index, fill, reading.size, reading.mode,
                                   reading.padding_mode, reading.align_corners);
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     const Tensor& grad = grads[0];
-    variable_list gradients(6);  // of as many arguments
+    variable_list gradients(7);  // of as many arguments
     if (!grad.defined()) return gradients;
     const variable_list saved = ctx->get_saved_variables();
     const auto optional = [&](size_t n) {
       return saved[n].defined() ? OptionalTensor(saved[n]) : OptionalTensor();
     };
     const Tensor &input = saved[0], &theta = saved[1];
-    const OptionalTensor points = optional(2), tangent = optional(3), index = optional(4);
+    const OptionalTensor points = optional(2), tangent = optional(3), index = optional(4), fill = optional(5);
     const std::string mode = ctx->saved_data["mode"].toStringRef(),
                       padding_mode = ctx->saved_data["padding_mode"].toStringRef();
     const bool align_corners = ctx->saved_data["align_corners"].toBool();
     const auto by_theta = [&](const OptionalTensor& along) {
-      return moments_operator().call(grad, input, theta, points, along, index, mode, padding_mode,
+      return moments_operator().call(grad, input, theta, points, along, index, fill, mode, padding_mode,
                                      align_corners);
     };
     if (ctx->needs_input_grad(0)) {
@@ -127,19 +127,19 @@ struct SampleGradient : torch::autograd::Function<SampleGradient> {
 
 Tensor differentiable_sample(c10::DispatchKeySet keys, const Tensor& input, const Tensor& theta,
                              const OptionalTensor& points, const OptionalTensor& tangent,
-                             const OptionalTensor& index, c10::SymIntArrayRef size, Text mode,
-                             Text padding_mode, bool align_corners) {
+                             const OptionalTensor& index, const OptionalTensor& fill,
+                             c10::SymIntArrayRef size, Text mode, Text padding_mode, bool align_corners) {
   const auto forward_mode = [](const Tensor& t) { return t._fw_grad(/*level=*/0).defined(); };
   if (forward_mode(input) || forward_mode(theta) || (tangent && forward_mode(*tangent)) ||
-      (points && is_differentiated(*points))) {
+      (points && is_differentiated(*points)) || (fill && is_differentiated(*fill))) {
     refuse_derivative(sample_operator().schema().name());
   }
   if (is_differentiated(input) || is_differentiated(theta) || (tangent && is_differentiated(*tangent))) {
-    return SampleGradient::apply(input, theta, points, tangent, index,
+    return SampleGradient::apply(input, theta, points, tangent, index, fill,
                                  Reading{size, mode, padding_mode, align_corners});
   }
   return sample_operator().redispatch(keys & c10::after_autograd_keyset, input, theta, points, tangent, index,
-                                      size, mode, padding_mode, align_corners);
+                                      fill, size, mode, padding_mode, align_corners);
 }
 
 // Tensors of backends that have no kernels here, and of layouts that none has: one line instead of the
@@ -174,12 +174,13 @@ void refuse_backend(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
 // theta says where each output pixel falls: (N, 2, 3) affine maps; (N, 3, 3) projective ones; (N, 3, 4)
 // affine maps of volumes; with `points` (K, 2), (N, 2, K + 3) thin plate splines. index: the image of each
 // theta; a single image is every theta's. tangent: the derivative along this change of theta, instead of the
-// value.
+// value. fill: one value, or one a channel (C,), that stands outside the image instead of 0, with
+// padding_mode "zeros".
 TORCH_LIBRARY(stn_ext, m) {
   // The output: the images read at theta's coordinates.
   m.def(
-      "sample(Tensor input, Tensor theta, Tensor? points, Tensor? tangent, Tensor? index, SymInt[] size, "
-      "str mode, str padding_mode, bool align_corners) -> Tensor");
+      "sample(Tensor input, Tensor theta, Tensor? points, Tensor? tangent, Tensor? index, Tensor? fill, "
+      "SymInt[] size, str mode, str padding_mode, bool align_corners) -> Tensor");
   // Its transpose: the gradient of the input, so many images of that size.
   m.def(
       "adjoint(Tensor grad, Tensor theta, Tensor? points, Tensor? tangent, Tensor? index, SymInt images, "
@@ -187,11 +188,11 @@ TORCH_LIBRARY(stn_ext, m) {
   // The gradient of theta.
   m.def(
       "moments(Tensor grad, Tensor input, Tensor theta, Tensor? points, Tensor? tangent, Tensor? index, "
-      "str mode, str padding_mode, bool align_corners) -> Tensor");
+      "Tensor? fill, str mode, str padding_mode, bool align_corners) -> Tensor");
   // Both gradients, of the input and of theta, with the bits that adjoint and moments give.
   m.def(
-      "backward(Tensor grad, Tensor input, Tensor theta, Tensor? points, Tensor? index, str mode, "
-      "str padding_mode, bool align_corners) -> (Tensor, Tensor)");
+      "backward(Tensor grad, Tensor input, Tensor theta, Tensor? points, Tensor? index, Tensor? fill, "
+      "str mode, str padding_mode, bool align_corners) -> (Tensor, Tensor)");
 }
 
 TORCH_LIBRARY_IMPL(stn_ext, Autograd, m) {

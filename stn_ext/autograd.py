@@ -6,6 +6,9 @@ There are three operators. Each takes a map (theta, and points for splines) and,
 - adjoint(g, theta): its transpose in x, <g, sample(x, theta)> = <adjoint(g, theta), x>;
 - moments(g, x, theta): the gradient of <g, sample(x, theta)> by theta.
 
+Sample and moments take a fill too, which stands outside of x: a constant, of which the adjoint knows nothing.
+What is linear in x is so without it.
+
 With a tangent, of theta's shape, the weights' derivatives along it take the weights' place. All first and
 second derivatives of these are these again, which is what the formulas below say; the third are refused.
 
@@ -24,7 +27,7 @@ from . import _extension  # noqa: F401  loads the operators
 
 ops = torch.ops.stn_ext
 
-# What follows an operator's images: theta, points, tangent, index. What follows those: sizes, and mode,
+# What follows an operator's images: theta, points, tangent, index, fill. What follows those: sizes, and mode,
 # padding_mode, align_corners. Up to PyTorch 2.13 compilers miscount a forward that takes these three as one.
 
 
@@ -32,53 +35,53 @@ class Sample(Function):
     """sample, differentiable by input, theta and tangent; only what is asked for is computed."""
 
     @staticmethod
-    def forward(input, theta, points, tangent, index, size, mode, padding_mode, align_corners):
-        return ops.sample(input, theta, points, tangent, index, size, mode, padding_mode, align_corners)
+    def forward(input, theta, points, tangent, index, fill, size, mode, padding_mode, align_corners):
+        return ops.sample(input, theta, points, tangent, index, fill, size, mode, padding_mode, align_corners)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        input, theta, points, tangent, index, ctx.out_size, *ctx.options = inputs
+        input, theta, points, tangent, index, fill, ctx.out_size, *ctx.options = inputs
         ctx.set_materialize_grads(False)
         ctx.images, ctx.in_size = input.shape[0], input.shape[2:]
         # The input's gradient does not need the input, which may be large.
         by_theta = ctx.needs_input_grad[1] or ctx.needs_input_grad[3]
-        ctx.save_for_backward(input if by_theta else None, theta, points, tangent, index)
-        ctx.save_for_forward(input, theta, points, tangent, index)
+        ctx.save_for_backward(input if by_theta else None, theta, points, tangent, index, fill)
+        ctx.save_for_forward(input, theta, points, tangent, index, fill)
 
     @staticmethod
     def backward(ctx, grad):
-        input, theta, points, tangent, index = ctx.saved_tensors
+        input, theta, points, tangent, index, fill = ctx.saved_tensors
         grad_input = grad_theta = grad_tangent = None
         both = grad is not None and tangent is None and all(ctx.needs_input_grad[:2])
-        if both and not (torch.is_grad_enabled() or torch.compiler.is_compiling() or _is_transformed()):
-            gradients = ops.backward(grad, input, theta, points, index, *ctx.options)
-            return *gradients, None, None, None, None, None, None, None
+        if both and not (torch.is_grad_enabled() or torch.compiler.is_compiling() or is_transformed()):
+            gradients = ops.backward(grad, input, theta, points, index, fill, *ctx.options)
+            return *gradients, None, None, None, None, None, None, None, None
         if grad is not None and ctx.needs_input_grad[0]:
             sizes = ctx.images, ctx.in_size
             grad_input = adjoint(grad, theta, points, tangent, index, *sizes, *ctx.options)
         if grad is not None and ctx.needs_input_grad[1]:
-            grad_theta = moments(grad, input, theta, points, tangent, index, *ctx.options)
+            grad_theta = moments(grad, input, theta, points, tangent, index, fill, *ctx.options)
         if grad is not None and ctx.needs_input_grad[3]:
-            grad_tangent = moments(grad, input, theta, points, None, index, *ctx.options)
-        return grad_input, grad_theta, None, grad_tangent, None, None, None, None, None
+            grad_tangent = moments(grad, input, theta, points, None, index, fill, *ctx.options)
+        return grad_input, grad_theta, None, grad_tangent, None, None, None, None, None, None
 
     @staticmethod
     def jvp(ctx, d_input, d_theta, _points, d_tangent, *_):
-        input, theta, points, tangent, index = ctx.saved_tensors
-        rest = index, ctx.out_size, *ctx.options
+        input, theta, points, tangent, index, fill = ctx.saved_tensors
+        rest = ctx.out_size, *ctx.options
         if d_theta is not None and tangent is not None:
             raise _third_derivative()
         return _sum(
-            d_input is not None and sample(d_input, theta, points, tangent, *rest),
-            d_theta is not None and sample(input, theta, points, d_theta, *rest),
-            d_tangent is not None and sample(input, theta, points, d_tangent, *rest),
+            d_input is not None and sample(d_input, theta, points, tangent, index, None, *rest),
+            d_theta is not None and sample(input, theta, points, d_theta, index, fill, *rest),
+            d_tangent is not None and sample(input, theta, points, d_tangent, index, fill, *rest),
         )
 
     @staticmethod
-    def vmap(info, in_dims, input, theta, points, tangent, index, size, *options):
-        batch = Batch(info.batch_size, in_dims[1:5], theta, points, tangent, index)
+    def vmap(info, in_dims, input, theta, points, tangent, index, fill, size, *options):
+        batch = Batch(info.batch_size, in_dims[1:6], theta, points, tangent, index)
         flat, images, shared = batch.flat_images(input, in_dims[0])
-        output = sample(flat, *batch.maps(images, shared), size, *options)
+        output = sample(flat, *batch.maps(images, shared), fill, size, *options)
         return batch.unflatten(output), 0
 
 
@@ -105,11 +108,11 @@ class Adjoint(Function):
         grad, theta, points, tangent, index = ctx.saved_tensors
         grad_grad = grad_theta = grad_tangent = None
         if cotangent is not None and ctx.needs_input_grad[0]:
-            grad_grad = sample(cotangent, theta, points, tangent, index, ctx.out_size, *ctx.options)
+            grad_grad = sample(cotangent, theta, points, tangent, index, None, ctx.out_size, *ctx.options)
         if cotangent is not None and ctx.needs_input_grad[1]:
-            grad_theta = moments(grad, cotangent, theta, points, tangent, index, *ctx.options)
+            grad_theta = moments(grad, cotangent, theta, points, tangent, index, None, *ctx.options)
         if cotangent is not None and ctx.needs_input_grad[3]:
-            grad_tangent = moments(grad, cotangent, theta, points, None, index, *ctx.options)
+            grad_tangent = moments(grad, cotangent, theta, points, None, index, None, *ctx.options)
         return grad_grad, grad_theta, None, grad_tangent, None, None, None, None, None, None
 
     @staticmethod
@@ -126,7 +129,7 @@ class Adjoint(Function):
 
     @staticmethod
     def vmap(info, in_dims, grad, theta, points, tangent, index, images, size, *options):
-        batch = Batch(info.batch_size, in_dims[1:5], theta, points, tangent, index)
+        batch = Batch(info.batch_size, (*in_dims[1:5], None), theta, points, tangent, index)
         maps = batch.maps(images, shared=False)
         output = adjoint(batch.flat(grad, in_dims[0]), *maps, batch.size * images, size, *options)
         return batch.unflatten(output), 0
@@ -136,50 +139,51 @@ class Moments(Function):
     """moments, differentiable, without a tangent, by grad, input and theta."""
 
     @staticmethod
-    def forward(grad, input, theta, points, tangent, index, mode, padding_mode, align_corners):
-        return ops.moments(grad, input, theta, points, tangent, index, mode, padding_mode, align_corners)
+    def forward(grad, input, theta, points, tangent, index, fill, mode, padding_mode, align_corners):
+        return ops.moments(
+            grad, input, theta, points, tangent, index, fill, mode, padding_mode, align_corners
+        )
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        grad, input, theta, points, tangent, index, *ctx.options = inputs
+        grad, input, theta, points, tangent, index, fill, *ctx.options = inputs
         ctx.set_materialize_grads(False)
         ctx.images, ctx.in_size, ctx.out_size = input.shape[0], input.shape[2:], grad.shape[2:]
-        ctx.save_for_backward(grad, input, theta, points, tangent, index)
-        ctx.save_for_forward(grad, input, theta, points, tangent, index)
+        ctx.save_for_backward(grad, input, theta, points, tangent, index, fill)
+        ctx.save_for_forward(grad, input, theta, points, tangent, index, fill)
 
     @staticmethod
     def backward(ctx, cotangent):
         # <cotangent, moments(grad, input)> = <grad, sample(input) with the cotangent as its tangent>
-        grad, input, theta, points, tangent, index = ctx.saved_tensors
+        grad, input, theta, points, tangent, index, fill = ctx.saved_tensors
         grad_grad = grad_input = grad_theta = None
         if tangent is not None:
             raise _third_derivative()
         if cotangent is not None and ctx.needs_input_grad[0]:
-            grad_grad = sample(input, theta, points, cotangent, index, ctx.out_size, *ctx.options)
+            grad_grad = sample(input, theta, points, cotangent, index, fill, ctx.out_size, *ctx.options)
         if cotangent is not None and ctx.needs_input_grad[1]:
             sizes = ctx.images, ctx.in_size
             grad_input = adjoint(grad, theta, points, cotangent, index, *sizes, *ctx.options)
         if cotangent is not None and ctx.needs_input_grad[2]:
-            grad_theta = moments(grad, input, theta, points, cotangent, index, *ctx.options)
-        return grad_grad, grad_input, grad_theta, None, None, None, None, None, None
+            grad_theta = moments(grad, input, theta, points, cotangent, index, fill, *ctx.options)
+        return grad_grad, grad_input, grad_theta, None, None, None, None, None, None, None
 
     @staticmethod
     def jvp(ctx, d_grad, d_input, d_theta, _points, d_tangent, *_):
-        grad, input, theta, points, tangent, index = ctx.saved_tensors
-        rest = index, *ctx.options
+        grad, input, theta, points, tangent, index, fill = ctx.saved_tensors
         if tangent is not None and (d_theta is not None or d_tangent is not None):
             raise _third_derivative()
         return _sum(
-            d_grad is not None and moments(d_grad, input, theta, points, tangent, *rest),
-            d_input is not None and moments(grad, d_input, theta, points, tangent, *rest),
-            d_theta is not None and moments(grad, input, theta, points, d_theta, *rest),
+            d_grad is not None and moments(d_grad, input, theta, points, tangent, index, fill, *ctx.options),
+            d_input is not None and moments(grad, d_input, theta, points, tangent, index, None, *ctx.options),
+            d_theta is not None and moments(grad, input, theta, points, d_theta, index, fill, *ctx.options),
         )
 
     @staticmethod
-    def vmap(info, in_dims, grad, input, theta, points, tangent, index, *options):
-        batch = Batch(info.batch_size, in_dims[2:6], theta, points, tangent, index)
+    def vmap(info, in_dims, grad, input, theta, points, tangent, index, fill, *options):
+        batch = Batch(info.batch_size, in_dims[2:7], theta, points, tangent, index)
         flat, images, shared = batch.flat_images(input, in_dims[1])
-        output = moments(batch.flat(grad, in_dims[0]), flat, *batch.maps(images, shared), *options)
+        output = moments(batch.flat(grad, in_dims[0]), flat, *batch.maps(images, shared), fill, *options)
         return batch.unflatten(output), 0
 
 
@@ -188,9 +192,11 @@ class Batch:
 
     def __init__(self, size, in_dims, theta, points, tangent, index):
         self.size, self.points = size, points
-        theta_dim, points_dim, tangent_dim, index_dim = in_dims
+        theta_dim, points_dim, tangent_dim, index_dim, fill_dim = in_dims
         if points_dim is not None:
             raise NotImplementedError("thin_plate_spline_sample: vmap takes one set of points, not a batch")
+        if fill_dim is not None:
+            raise NotImplementedError("affine_sample: this vmap takes one fill, not a batch")
         self.theta = self.flat(theta, theta_dim)
         self.tangent = None if tangent is None else self.flat(tangent, tangent_dim)
         self.count = self.theta.shape[0] // size
@@ -277,17 +283,19 @@ def sample(
     points: Tensor | None,
     tangent: Tensor | None,
     index: Tensor | None,
+    fill: Tensor | None,
     size: Any,
     *options: Any,
 ) -> Tensor:
     """The operator, through a Function where a derivative is needed; so are adjoint and moments."""
-    arguments = input, theta, points, tangent, index, size, *options
+    arguments = input, theta, points, tangent, index, fill, size, *options
     if torch.compiler.is_compiling():
         return CompiledSample.apply(*arguments)
     if torch.jit.is_tracing():
         # TorchScript can hold the operator, but no sizes of it that vary, of which PyTorch warns here.
-        return ops.sample(input, theta, points, tangent, index, [int(length) for length in size], *options)
-    if _is_transformed():
+        size = [int(length) for length in size]
+        return ops.sample(input, theta, points, tangent, index, fill, size, *options)
+    if is_transformed():
         return Sample.apply(*arguments)
     if torch.is_grad_enabled() and (
         input.requires_grad or theta.requires_grad or (tangent is not None and tangent.requires_grad)
@@ -307,14 +315,14 @@ def moments(grad, input, *arguments):
 def _dispatch(compiled, function, operator, *arguments):
     if torch.compiler.is_compiling():
         return compiled.apply(*arguments)
-    if _is_transformed() or (
+    if is_transformed() or (
         torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in arguments)
     ):
         return function.apply(*arguments)
     return operator(*arguments)
 
 
-def _is_transformed() -> bool:
+def is_transformed() -> bool:
     """Whether torch.func or forward mode is looking on."""
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
@@ -337,14 +345,14 @@ def _check_devices(images: Tensor, theta: Tensor, points: Tensor | None, **other
 
 
 @torch.library.register_fake("stn_ext::sample")
-def _(input, theta, points, tangent, index, size, mode, padding_mode, align_corners):
-    _check_devices(input, theta, points, tangent=tangent, index=index)
+def _(input, theta, points, tangent, index, fill, size, mode, padding_mode, align_corners):
+    _check_devices(input, theta, points, tangent=tangent, index=index, fill=fill)
     return _like(input, theta.shape[0], size)
 
 
 @torch.library.register_fake("stn_ext::moments")
-def _(grad, input, theta, points, tangent, index, mode, padding_mode, align_corners):
-    _check_devices(input, theta, points, grad=grad, tangent=tangent, index=index)
+def _(grad, input, theta, points, tangent, index, fill, mode, padding_mode, align_corners):
+    _check_devices(input, theta, points, grad=grad, tangent=tangent, index=index, fill=fill)
     return theta.new_empty(theta.shape)
 
 
@@ -355,6 +363,6 @@ def _(grad, theta, points, tangent, index, images, size, mode, padding_mode, ali
 
 
 @torch.library.register_fake("stn_ext::backward")
-def _(grad, input, theta, points, index, mode, padding_mode, align_corners):
-    _check_devices(input, theta, points, grad=grad, index=index)
+def _(grad, input, theta, points, index, fill, mode, padding_mode, align_corners):
+    _check_devices(input, theta, points, grad=grad, index=index, fill=fill)
     return _like(grad, input.shape[0], input.shape[2:]), theta.new_empty(theta.shape)

@@ -3,41 +3,71 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from . import autograd
 from .arguments import short
 
-__all__ = ["Fill", "blend", "values"]
+__all__ = ["Fill", "sample"]
 
 Fill = float | Sequence[float] | Tensor
 
-
-def values(op: str, fill: object, images: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """What broadcasts to outputs of that shape, on the images' device; of integers, without a loss."""
-    given = fill if isinstance(fill, Tensor) else _tensor(op, fill, images.device)
-    # As PyTorch's own operators, which take numbers from the CPU everywhere.
-    if given.device != images.device and (given.ndim > 0 or given.device.type != "cpu"):
-        raise ValueError(f"{op}: expected fill on {images.device}, as the images, but got {given.device}")
-    if given.is_complex():
-        raise TypeError(f"{op}: expected fill of real numbers, but got {given.dtype}")
-    channels, value = shape[1], given
-    if given.ndim < 2 and given.shape in ((), (1,), (channels,)):
-        value = given.reshape(-1, *[1] * (len(shape) - 2))
-    elif not _broadcasts(given, shape):
-        raise ValueError(
-            f"{op}: expected fill of one number, of {channels}, one for each channel, or a tensor that "
-            f"broadcasts to the output, but got {tuple(given.shape)}"
-        )
-    converted = value.to(images.device, dtype)
-    exact = dtype.is_floating_point or torch.compiler.is_compiling() or _are_equal(converted, value)
-    if not exact:
-        raise ValueError(f"{op}: expected fill that {dtype} holds, but got {short(fill)}")
-    return converted
+# Images that are computed with in float32.
+INTEGERS = (torch.uint8, torch.int16, torch.uint16)
+NARROW = (torch.float16, torch.bfloat16, *INTEGERS)
 
 
-def blend(output: Tensor, inside: Tensor, fill: Tensor) -> Tensor:
+def sample(
+    op: str,
+    input: Tensor,
+    theta: Tensor,
+    points: Tensor | None,
+    index: Tensor | None,
+    options: tuple[Any, ...],
+    fill: object,
+) -> Tensor:
+    """The operator with a fill, which takes values for all pixels itself; others are put in afterwards."""
+    value = _tensor(op, fill, input.device)
+    # Labels, whose values are not brought into range. Of uint8, which may be pictures, they are.
+    exact = options[1] == "nearest" and not input.is_floating_point() and input.dtype != torch.uint8
+    if exact:
+        value = _held(op, value, input.dtype)
+    is_constant = value.shape in ((), (1,), (input.shape[1],)) and not _is_differentiated(value)
+    if is_constant and (exact or not input.is_cuda):
+        return autograd.sample(input, theta, points, None, index, value, *options)
+    return _composed(op, input, theta, points, index, options, value, exact)
+
+
+def _composed(
+    op: str,
+    input: Tensor,
+    theta: Tensor,
+    points: Tensor | None,
+    index: Tensor | None,
+    options: tuple[Any, ...],
+    value: Tensor,
+    exact: bool,
+) -> Tensor:
+    """The part of each pixel that lies outside the image, which an image of ones tells, is filled."""
+    images = input.float() if input.dtype in NARROW and not exact else input
+    output = autograd.sample(images, theta, points, None, index, None, *options)
+    value = _of_pixels(op, value, output)
+    # One image that every map reads.
+    ones = images.new_ones((1, 1, *images.shape[2:]), dtype=torch.float64 if exact else images.dtype)
+    inside = autograd.sample(ones, theta, points, None, None, None, *options)
+    if exact:
+        return torch.where(inside == 0, value, output)
+    output = _blend(output, inside, value.to(images.dtype))
+    if input.dtype in INTEGERS:
+        limits = torch.iinfo(input.dtype)
+        output = output.nan_to_num(0).round().clamp(limits.min, limits.max)
+    return output.to(input.dtype)
+
+
+def _blend(output: Tensor, inside: Tensor, fill: Tensor) -> Tensor:
     """The output, sampled with zeros outside, of pixels of which `inside` is the part within the image.
 
     A pixel that nothing outside takes part in is left as it is, to the bit; where something does, what is not
@@ -55,22 +85,47 @@ def blend(output: Tensor, inside: Tensor, fill: Tensor) -> Tensor:
 
 def _tensor(op: str, fill: object, device: torch.device) -> Tensor:
     try:
-        value = torch.as_tensor(fill, device=device)
-        if value.is_floating_point():  # of more digits than PyTorch's default dtype has
+        value = fill if isinstance(fill, Tensor) else torch.as_tensor(fill, device=device)
+        if value is not fill and value.is_floating_point():  # of more digits than PyTorch's default dtype has
             value = torch.as_tensor(fill, dtype=torch.float64, device=device)
-        return value
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(
             f"{op}: expected fill of a number, of one for each channel, or a tensor, but got {short(fill)}"
         ) from None
+    if value.is_complex():
+        raise TypeError(f"{op}: expected fill of real numbers, but got {value.dtype}")
+    # As PyTorch's own operators, which take numbers from the CPU everywhere.
+    is_number = value.ndim == 0 and value.device.type == "cpu"
+    return value.to(device) if is_number and value.device != device else value
 
 
-def _are_equal(converted: Tensor, value: Tensor) -> bool:
-    wrapped = not converted.dtype.is_signed and bool((value < 0).any())
-    return not wrapped and torch.equal(converted.to(value.device, value.dtype), value)
+def _held(op: str, fill: Tensor, dtype: torch.dtype) -> Tensor:
+    """The same numbers in a dtype of integers or truth values."""
+    converted = fill.to(dtype)
+    if not torch.compiler.is_compiling() and fill.device.type != "meta":
+        wrapped = not dtype.is_signed and bool((fill < 0).any())
+        if wrapped or not torch.equal(converted.to(fill.dtype), fill):
+            raise ValueError(f"{op}: expected fill that {dtype} holds, but got {short(fill.tolist())}")
+    return converted
 
 
-def _broadcasts(value: Tensor, shape: Sequence[int]) -> bool:
-    return value.ndim == len(shape) and all(
-        n == 1 or n == wanted for n, wanted in zip(value.shape, shape, strict=True)
+def _is_differentiated(fill: Tensor) -> bool:
+    """Or may be: transforms do not say."""
+    return (fill.requires_grad and torch.is_grad_enabled()) or (
+        not torch.compiler.is_compiling() and autograd.is_transformed()
+    )
+
+
+def _of_pixels(op: str, fill: Tensor, output: Tensor) -> Tensor:
+    """As it broadcasts to the output."""
+    shape = output.shape
+    if fill.device != output.device:
+        raise ValueError(f"{op}: expected fill on {output.device}, as the images, but got {fill.device}")
+    if fill.shape in ((), (1,), (shape[1],)):
+        return fill.reshape(-1, *[1] * (len(shape) - 2))
+    if fill.ndim == len(shape) and all(n in (1, m) for n, m in zip(fill.shape, shape, strict=True)):
+        return fill
+    raise ValueError(
+        f"{op}: expected fill of one number, of {shape[1]}, one for each channel, or a tensor that "
+        f"broadcasts to the output, but got {tuple(fill.shape)}"
     )

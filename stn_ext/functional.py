@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from . import arguments, autograd, labels
+from . import arguments, autograd
 from . import fill as fills
 from .arguments import Index, Size
 from .fill import Fill
@@ -15,9 +13,6 @@ from .overrides import overridable
 from .units import to_normalised as units_to_normalised
 
 __all__ = ["affine_sample", "projective_sample", "thin_plate_spline_sample"]
-
-# Images that are computed with in float32.
-NARROW = (torch.float16, torch.bfloat16, torch.uint8)
 
 
 @overridable
@@ -44,9 +39,10 @@ def affine_sample(
 
     Args:
         input: images, (N, C, H, W), or volumes, (N, C, D, H, W), in any memory layout; float32, float64,
-            float16, bfloat16, or uint8, which has no gradient and whose result is rounded. Coordinates and
-            sums are computed in float32, or float64 for float64 images. With mode "nearest" also bool and
-            all integers, label maps for instance, which are copied as they are.
+            float16, bfloat16, or uint8, int16 or uint16, which have no gradient and whose result is rounded,
+            to even from between two, and brought into their range. Coordinates and sums are computed in
+            float32, or float64 for float64 images. With mode "nearest" also bool and all other integers,
+            label maps for instance, which are copied as they are.
         theta: maps from output to input coordinates, (N, 2, 3), or for volumes (N, 3, 4), of any
             floating-point dtype. Coordinates run from -1 to 1 over the image, x rightwards, y downwards, z
             from slice to slice. A batch of one image is warped by all N maps, without a copy.
@@ -59,7 +55,8 @@ def affine_sample(
             (False).
         fill: with padding_mode "zeros", what lies outside instead of 0: a number, or a tensor or list of one
             for all, of one for each channel, (C,), or of as many axes as the output, which it broadcasts to.
-            It may be infinite or NaN: pixels that lie inside do not know of it.
+            It may be infinite or NaN: pixels that lie inside do not know of it. Label maps take what their
+            dtype holds. The first three cost nothing, unless they need a gradient or the images are on CUDA.
         index: (N,), an int64 tensor or a list: the number of the image that each map of theta reads, of a
             batch of any size. Default: each its own.
         theta_units: "normalised", or "pixel": theta takes the output's pixels to the input's, counted from
@@ -204,40 +201,10 @@ def _warp(
             raise TypeError(
                 f"{name}: expected images of a floating-point dtype for a gradient, but got {input.dtype}"
             )
-        if input.dtype in labels.DTYPES:
-            if mode != "nearest":
-                raise TypeError(
-                    f"{name}: expected input of a floating-point dtype or uint8, or mode 'nearest', but got "
-                    f"{input.dtype}"
-                )
-            rest = out_size, padding_mode, align_corners
-            return labels.sample(name, input, theta, points, index, *rest, fill)
     options = out_size, mode, padding_mode, align_corners
     if fill is None:
-        return autograd.sample(input, theta, points, None, index, *options)
-    return _filled(name, input, theta, points, index, options, fill)
-
-
-def _filled(
-    name: str,
-    input: Tensor,
-    theta: Tensor,
-    points: Tensor | None,
-    index: Tensor | None,
-    options: tuple[Any, ...],
-    fill: Fill,
-) -> Tensor:
-    """The part of each pixel that lies outside the image, which an image of ones tells, is filled."""
-    images = input.float() if input.dtype in NARROW else input
-    output = autograd.sample(images, theta, points, None, index, *options)
-    value = fills.values(name, fill, images, output.shape, images.dtype)
-    # One image that every map reads.
-    ones = images.new_ones((1, 1, *images.shape[2:]))
-    inside = autograd.sample(ones, theta, points, None, None, *options)
-    output = fills.blend(output, inside, value)
-    if input.dtype == torch.uint8:
-        output = output.nan_to_num(0).round().clamp(0, 255)
-    return output.to(input.dtype)
+        return autograd.sample(input, theta, points, None, index, None, *options)
+    return fills.sample(name, input, theta, points, index, options, fill)
 
 
 def _is_projective(theta: Tensor) -> bool:

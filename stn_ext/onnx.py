@@ -38,8 +38,10 @@ def export(
     """``torch.onnx.export(..., dynamo=True)`` of a network that calls this package's operators.
 
     Affine maps, of images and of volumes, become AffineGrid and GridSample; the grids of projective maps and
-    splines, which ONNX has no operator for, are composed of its arithmetic. Coordinates are float32, or
-    float64 for float64 images; half images and uint8 are computed with in float32.
+    splines, which ONNX has no operator for, are composed of its arithmetic, as is a fill. Coordinates are
+    float32, or float64 for float64 images; half images, uint8, int16 and uint16 are computed with in float32;
+    other integers and truth values, which mode "nearest" copies, pass through float64, which is exact up to
+    2^53.
 
     The same can be had of ``torch.onnx.export`` itself by ``custom_translation_table=TRANSLATIONS``, at
     opset 20 or newer and under ``torch.no_grad()``: its passes run the operators, which have no derivatives
@@ -81,7 +83,11 @@ def export(
 
 # What follows is traced: each call of an operator adds a node to the graph.
 
-FLOAT = 1  # onnx.TensorProto.FLOAT
+# Of onnx.TensorProto.
+FLOAT, DOUBLE = 1, 11
+FLOATING = ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16")
+# Dtypes that are rounded to, brought into their range.
+RANGES = {"UINT8": (0.0, 255.0), "INT16": (-32768.0, 32767.0), "UINT16": (0.0, 65535.0)}
 
 
 def _sample(
@@ -90,6 +96,7 @@ def _sample(
     points: Any,
     tangent: Any,
     index: Any,
+    fill: Any,
     size: Sequence[Any],
     mode: str,
     padding_mode: str,
@@ -98,10 +105,9 @@ def _sample(
     if tangent is not None:
         raise NotImplementedError("stn_ext.onnx: derivatives along a tangent are not exported")
     dtype = input.dtype
-    native = dtype.name in ("FLOAT", "DOUBLE")
     images = _shared(input, theta, index)
-    if not native:
-        images = op.Cast(images, to=FLOAT)
+    if dtype.name not in ("FLOAT", "DOUBLE"):
+        images = op.Cast(images, to=FLOAT if dtype.name in FLOATING or dtype.name in RANGES else DOUBLE)
     maps = op.CastLike(theta, images)
     corners = int(align_corners)
     if points is not None:
@@ -110,14 +116,16 @@ def _sample(
         grid = _projective_grid(maps, size, padding_mode, corners)
     else:
         grid = _affine_grid(maps, size, corners)
-    output = op.GridSample(
-        images,
-        grid,
-        mode={"bilinear": "linear", "nearest": "nearest"}[mode],
-        padding_mode=padding_mode,
-        align_corners=corners,
-    )
-    return output if native else _narrowed(output, dtype)
+
+    def read(images: Any) -> Any:
+        how = {"bilinear": "linear", "nearest": "nearest"}[mode]
+        return op.GridSample(images, grid, mode=how, padding_mode=padding_mode, align_corners=corners)
+
+    output = read(images)
+    if fill is not None:
+        shape = op.Concat(_count(theta), _integers(1), op.Shape(images, start=2), axis=0)
+        output = _filled(output, read(op.Expand(_like(images, 1.0), shape)), fill, len(size))
+    return output if dtype.name in ("FLOAT", "DOUBLE") else _narrowed(output, dtype)
 
 
 def _shared(input: Any, theta: Any, index: Any) -> Any:
@@ -165,11 +173,25 @@ def _spline_grid(theta: Any, points: Any, size: Sequence[Any], corners: int) -> 
     return op.Reshape(places, op.Concat(_count(theta), *lengths, _integers(2), axis=0))
 
 
+def _filled(output: Any, ones: Any, fill: Any, dims: int) -> Any:
+    """The output with a fill in the part of each pixel that an image of ones does not give."""
+    zero = _like(output, 0.0)
+    value = op.Reshape(op.CastLike(fill, output), _integers(-1, *[1] * dims))
+    outside = op.Sub(_like(output, 1.0), ones)
+    # A part is a sum of rounded products, of coordinates in float32: up to this it is none.
+    some = op.Greater(outside, _like(output, 2.0**-20))
+    infinite = op.Or(op.IsInf(value), op.IsNaN(value))
+    part = op.Mul(op.Where(some, outside, zero), op.Where(infinite, zero, value))
+    return op.Where(op.And(some, infinite), value, op.Add(output, part))
+
+
 def _narrowed(output: Any, dtype: Any) -> Any:
-    """Of float32 to a narrower dtype: rounded, and for integers brought into their range."""
-    if dtype.name == "UINT8":
-        number = op.Where(op.IsNaN(output), _like(output, 0.0), output)
-        output = op.Clip(op.Round(number), _like(output, 0.0), _like(output, 255.0))
+    """From float32 or float64: rounded, and for integers brought into their range."""
+    if dtype.name not in FLOATING:
+        output = op.Where(op.IsNaN(output), _like(output, 0.0), output)
+    if dtype.name in RANGES:
+        least, most = RANGES[dtype.name]
+        output = op.Clip(op.Round(output), _like(output, least), _like(output, most))
     return op.Cast(output, to=int(dtype))
 
 

@@ -20,9 +20,10 @@ def affine_sample(
     mode: str = "bilinear",
     padding_mode: str = "zeros",
     align_corners: bool = False,
+    fill: float | Tensor = 0.0,
 ) -> Tensor:
     """What :func:`stn_ext.affine_sample` computes; see there for the arguments."""
-    return _sample(affine_map, input, theta, size, mode, padding_mode, align_corners)
+    return _sample(affine_map, input, theta, size, mode, padding_mode, align_corners, fill)
 
 
 def projective_sample(
@@ -33,9 +34,10 @@ def projective_sample(
     mode: str = "bilinear",
     padding_mode: str = "zeros",
     align_corners: bool = False,
+    fill: float | Tensor = 0.0,
 ) -> Tensor:
     """What :func:`stn_ext.projective_sample` computes; see there for the arguments."""
-    return _sample(projective_map, input, theta, size, mode, padding_mode, align_corners)
+    return _sample(projective_map, input, theta, size, mode, padding_mode, align_corners, fill)
 
 
 def thin_plate_spline_sample(
@@ -47,13 +49,14 @@ def thin_plate_spline_sample(
     mode: str = "bilinear",
     padding_mode: str = "zeros",
     align_corners: bool = False,
+    fill: float | Tensor = 0.0,
 ) -> Tensor:
     """What :func:`stn_ext.thin_plate_spline_sample` computes; see there for the arguments."""
 
     def mapping(theta: Tensor, xt: Tensor, yt: Tensor) -> tuple[Tensor, Tensor]:
         return thin_plate_spline_map(theta, points.to(theta.dtype), xt, yt)
 
-    return _sample(mapping, input, theta, size, mode, padding_mode, align_corners)
+    return _sample(mapping, input, theta, size, mode, padding_mode, align_corners, fill)
 
 
 # A map takes theta and the output's normalised coordinates, xt (1, W_out) and yt (H_out, 1), to the input's,
@@ -104,6 +107,7 @@ def _sample(
     mode: str,
     padding_mode: str,
     align_corners: bool,
+    fill: float | Tensor,
 ) -> Tensor:
     """The input read, for each of the output's pixels, where the map says."""
     if mode != "bilinear":
@@ -111,7 +115,7 @@ def _sample(
     in_size = (input.shape[-2], input.shape[-1])
     dtype = torch.promote_types(input.dtype, theta.dtype)
     ix, iy = coordinates(mapping, theta.to(dtype), in_size, size or in_size, align_corners)
-    return bilinear(input.to(dtype), ix, iy, padding_mode, align_corners).to(input.dtype)
+    return bilinear(input.to(dtype), ix, iy, padding_mode, align_corners, fill).to(input.dtype)
 
 
 def coordinates(
@@ -125,8 +129,18 @@ def coordinates(
     return _to_pixels(xs, width, align_corners), _to_pixels(ys, height, align_corners)
 
 
-def bilinear(input: Tensor, ix: Tensor, iy: Tensor, padding_mode: str, align_corners: bool) -> Tensor:
-    """The input (N, C, H, W) at pixel coordinates ix, iy (N, H_out, W_out)."""
+def bilinear(
+    input: Tensor,
+    ix: Tensor,
+    iy: Tensor,
+    padding_mode: str,
+    align_corners: bool,
+    fill: float | Tensor = 0.0,
+) -> Tensor:
+    """The input (N, C, H, W) at pixel coordinates ix, iy (N, H_out, W_out).
+
+    With padding_mode "zeros", a finite fill, one number or one a channel, (C,), lies outside.
+    """
     n, c, height, width = input.shape
     ix = _pad_coordinate(ix, width, padding_mode, align_corners)
     iy = _pad_coordinate(iy, height, padding_mode, align_corners)
@@ -134,6 +148,7 @@ def bilinear(input: Tensor, ix: Tensor, iy: Tensor, padding_mode: str, align_cor
     # A coordinate that is not a number has no pixel: its value is not a number either.
     undefined = torch.where(torch.isnan(ix) | torch.isnan(iy), torch.nan, 0.0)
     output = undefined[:, None].to(input.dtype).expand(n, c, *ix.shape[1:])
+    covered = torch.zeros_like(ix)  # the part of each pixel that the image gives
     for dy, wy in ((0, 1 - (iy - y0)), (1, iy - y0)):
         for dx, wx in ((0, 1 - (ix - x0)), (1, ix - x0)):
             x, y = x0 + dx, y0 + dy
@@ -147,7 +162,11 @@ def bilinear(input: Tensor, ix: Tensor, iy: Tensor, padding_mode: str, align_cor
             value = input.reshape(n, c, -1).gather(2, index).reshape(n, c, *ix.shape[1:])
             weight = torch.where(inside, wy * wx, 0)
             output = output + weight[:, None] * torch.where(inside[:, None], value, 0)
-    return output
+            covered = covered + weight
+    if padding_mode != "zeros":
+        return output
+    value = torch.as_tensor(fill, dtype=input.dtype, device=input.device).reshape(-1, 1, 1)
+    return output + (1 - covered)[:, None] * value
 
 
 def _normalised(length: int, align_corners: bool, like: Tensor) -> Tensor:

@@ -163,9 +163,9 @@ def test_both_gradients_have_the_bits_of_each_alone(device, padding_mode, index)
     theta = MAPS["turn by 130"].float().to(device).repeat(count, 1, 1)
     options = "bilinear", padding_mode, False
     ops = torch.ops.stn_ext
-    grad_x, grad_theta = ops.backward(grad, x, theta, None, index, *options)
+    grad_x, grad_theta = ops.backward(grad, x, theta, None, index, None, *options)
     assert torch.equal(grad_x, ops.adjoint(grad, theta, None, None, index, 2, x.shape[2:], *options))
-    assert torch.equal(grad_theta, ops.moments(grad, x, theta, None, None, index, *options))
+    assert torch.equal(grad_theta, ops.moments(grad, x, theta, None, None, index, None, *options))
 
 
 @pytest.mark.parametrize("layout", ("channels_last", "expanded", "transposed"))
@@ -203,21 +203,26 @@ def test_second_order_by_the_input(device):
     assert torch.autograd.gradgradcheck(lambda a: affine_sample(a, theta, (4, 6)).square(), x)
 
 
-def raw_arguments(kind, device, tangent=False, index=None):
-    """Of the operator sample itself: the images, theta, points, tangent, index; and what is no tensor."""
+def raw_arguments(kind, device, tangent=False, index=None, filled=False):
+    """Of the operator sample itself: images, theta, points, tangent, index, fill; and what is no tensor."""
     x, theta = torch.randn(kind.shape, device=device), kind.theta.float().to(device)
-    points = kind.points.to(device) if kind is ThinPlateSpline else None
+    points = kind.points.to(device, copy=True) if kind is ThinPlateSpline else None
     tangent = torch.randn_like(theta) if tangent else None
     index = None if index is None else torch.tensor(index, device=device)
-    return (x, theta, points, tangent, index), (kind.size, "bilinear", "reflection", False)
+    fill = torch.linspace(-1, 1, x.shape[1], device=device) if filled else None
+    padding_mode = "zeros" if filled else "reflection"
+    return (x, theta, points, tangent, index, fill), (kind.size, "bilinear", padding_mode, False)
 
 
 @pytest.mark.parametrize("kind", WARPS.values(), ids=WARPS.keys())
 @pytest.mark.parametrize("tangent", (False, True))
 @pytest.mark.parametrize("index", (None, (1, 1)))
-def test_an_operator_called_by_itself_has_first_derivatives(kind, tangent, index, device):
+@pytest.mark.parametrize("filled", (False, True))
+def test_an_operator_called_by_itself_has_first_derivatives(kind, tangent, index, filled, device):
     """In C++: the bits that stn_ext.autograd gives, whatever is asked for."""
-    (x, theta, points, along, index), options = raw_arguments(kind, device, tangent, index)
+    if filled and device.type == "cuda":
+        pytest.skip("on CUDA fills are composed")
+    (x, theta, points, along, *rest), options = raw_arguments(kind, device, tangent, index, filled)
     grad = torch.randn(2, x.shape[1], *kind.size, device=device)
     for needed in itertools.product((False, True), repeat=3 if tangent else 2):
         if not any(needed):
@@ -227,7 +232,7 @@ def test_an_operator_called_by_itself_has_first_derivatives(kind, tangent, index
             leaves = [t.clone() for t in (x, theta, along) if t is not None]
             for leaf, need in zip(leaves, needed, strict=True):
                 leaf.requires_grad_(need)
-            y = function(*leaves[:2], points, leaves[2] if tangent else None, index, *options)
+            y = function(*leaves[:2], points, leaves[2] if tangent else None, *rest, *options)
             y.backward(grad)
             results.append((y.detach(), [leaf.grad for leaf in leaves]))
         assert torch.equal(results[0][0], results[1][0])
@@ -259,9 +264,9 @@ def test_an_operator_called_by_itself_refuses_other_derivatives(device):
         torch.autograd.grad(y.sum(), leaf, create_graph=True)
     assert one_line(error)
     for call in (
-        lambda: ops.adjoint(grad, leaf, *maps, 2, x.shape[2:], *options[1:]),
+        lambda: ops.adjoint(grad, leaf, *maps[:3], 2, x.shape[2:], *options[1:]),
         lambda: ops.moments(grad, x, leaf, *maps, *options[1:]),
-        lambda: ops.backward(grad, x, leaf, maps[0], maps[2], *options[1:]),
+        lambda: ops.backward(grad, x, leaf, maps[0], *maps[2:], *options[1:]),
     ):
         with pytest.raises(NotImplementedError, match="has no derivative here") as error:
             call()
@@ -282,10 +287,12 @@ def test_an_operator_called_by_itself_refuses_other_derivatives(device):
     assert one_line(error)
 
 
-def test_points_have_no_derivative(device):
-    (x, theta, points, *maps), options = raw_arguments(ThinPlateSpline, device)
+@pytest.mark.parametrize("argument", ("points", "fill"))
+def test_points_and_fills_have_no_derivative(argument, device):
+    tensors, options = raw_arguments(ThinPlateSpline, device, filled=True)
+    tensors[{"points": 2, "fill": 5}[argument]].requires_grad_()
     with pytest.raises(NotImplementedError, match=r"^stn_ext::sample has no derivative here"):
-        torch.ops.stn_ext.sample(x, theta, points.clone().requires_grad_(), *maps, *options)
+        torch.ops.stn_ext.sample(*tensors, *options)
 
 
 class Network(torch.nn.Module):
@@ -337,7 +344,7 @@ class Scripted(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.ops.stn_ext.sample(
-            x, self.theta, None, None, None, [9, 14], "bilinear", "border", False
+            x, self.theta, None, None, None, None, [9, 14], "bilinear", "border", False
         ).square()
 
 

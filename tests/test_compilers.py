@@ -211,13 +211,17 @@ def opcheck_cases(kind, dtype, memory_format, device, index):
     theta = kind.theta.to(device)
     points = kind.points.to(device) if kind is ThinPlateSpline else None
     numbers = torch.tensor([2, 0], device=device) if index else None
+    # Of CUDA, fills are composed.
+    fill = torch.arange(kind.shape[1], **like) if device.type == "cpu" else None
     x, grad = images(3 if index else 2, kind.shape[2:]), images(2, kind.size)
     for tangent in (None, torch.randn_like(theta)):
         maps = theta, points, tangent, numbers
-        yield "sample", (x, *maps, kind.size, "bilinear", "zeros", False)
+        yield "sample", (x, *maps, fill, kind.size, "bilinear", "zeros", False)
         yield "adjoint", (grad, *maps, len(x), kind.shape[2:], "nearest", "reflection", False)
-        yield "moments", (grad, x, *maps, "bilinear", "border", True)
-    yield "backward", (grad, x, theta, points, numbers, "bilinear", "reflection", True)
+        yield "moments", (grad, x, *maps, fill, "bilinear", "zeros", True)
+        yield "moments", (grad, x, *maps, None, "bilinear", "border", True)
+    yield "backward", (grad, x, theta, points, numbers, fill, "bilinear", "zeros", False)
+    yield "backward", (grad, x, theta, points, numbers, None, "bilinear", "reflection", True)
 
 
 @kinds
@@ -236,5 +240,5 @@ def test_opcheck(kind, dtype, memory_format, index, device):
 
 def test_opcheck_of_uint8(device):
     x = torch.randint(0, 256, Affine.shape, dtype=torch.uint8, device=device)
-    rest = None, None, None, Affine.size, "bilinear", "zeros", False
+    rest = None, None, None, None, Affine.size, "bilinear", "zeros", False
     torch.library.opcheck(torch.ops.stn_ext.sample.default, (x, Affine.theta.to(device), *rest))

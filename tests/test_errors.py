@@ -27,7 +27,7 @@ theta = torch.zeros(4, 2, 3)
             (x.to(torch.complex64), theta),
             {},
             TypeError,
-            "of dtype torch.float32, float64, float16, bfloat16 or uint8, but got torch.complex64",
+            "of dtype torch.float32, float64, float16, bfloat16, or of integers, but got torch.complex64",
         ),
         ((x[:, :, :0], theta, (6, 7)), {}, ValueError, "expected input of positive integers, but got [0, 7]"),
         (
@@ -98,7 +98,7 @@ def test_message(arguments, options, error, message):
 
 def test_backward_operators_check_too():
     ops = torch.ops.stn_ext
-    rest = None, None, None, "bilinear", "zeros", False
+    rest = None, None, None, None, "bilinear", "zeros", False
     with pytest.raises(
         ValueError, match=r"affine_sample's moments: expected grad of 4 images of 1 channels, as the output"
     ):
@@ -140,9 +140,9 @@ def test_backward_operators_refuse_other_devices():
     for call in (
         lambda: ops.adjoint(grad, away, None, None, None, 4, (6, 7), *rest),
         lambda: ops.adjoint(grad, theta, None, away, None, 4, (6, 7), *rest),
-        lambda: ops.moments(grad, x, away, None, None, None, *rest),
-        lambda: ops.moments(grad.to("meta"), x, theta, None, None, None, *rest),
-        lambda: ops.backward(grad, x, away, None, None, *rest),
+        lambda: ops.moments(grad, x, away, None, None, None, None, *rest),
+        lambda: ops.moments(grad.to("meta"), x, theta, None, None, None, None, *rest),
+        lambda: ops.backward(grad, x, away, None, None, None, *rest),
     ):
         with pytest.raises(
             ValueError, match=r"^affine_sample: expected \w+ on cpu, as the images, but got meta"

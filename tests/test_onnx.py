@@ -169,12 +169,25 @@ def test_points_behind_the_horizon():
 
 
 @kinds
-@pytest.mark.parametrize("fill", (0.7, "channels"))
+@pytest.mark.parametrize("fill", (0.7, "channels", "pixels", torch.inf))
 def test_fill(kind, fill):
-    value = torch.tensor([0.3, -1.1, 2.0])[: kind.shape[1]] if fill == "channels" else fill
-    warp = Warp(kind, kind.size, fill=value)
+    fills = {
+        "channels": torch.tensor([0.3, -1.1, torch.nan])[: kind.shape[1]],
+        "pixels": torch.rand(1, 1, *kind.size),
+    }
+    warp = Warp(kind, kind.size, fill=fills.get(fill, fill))
     inputs = torch.rand(kind.shape), kind.theta.float()
     check(stn_ext.onnx.export(warp, inputs), warp, *inputs)
+
+
+@kinds
+@pytest.mark.parametrize("dtype", (torch.bool, torch.int16, torch.uint32, torch.int64))
+@pytest.mark.parametrize("fill", (None, 1))
+def test_labels(kind, dtype, fill):
+    x = torch.randint(0, 2**15, kind.shape).to(dtype)
+    warp = Warp(kind, kind.size, mode="nearest", fill=fill)
+    inputs = x, kind.theta.float()
+    check(stn_ext.onnx.export(warp, inputs), warp, *inputs, tolerance=0)
 
 
 @kinds
@@ -198,15 +211,16 @@ def test_maps_in_pixels():
     check(stn_ext.onnx.export(warp, inputs), warp, *inputs)
 
 
-@pytest.mark.parametrize("dtype", (torch.float16, torch.uint8, torch.float64))
-def test_other_dtypes(dtype):
-    """Half and uint8 are computed with in float32, as by the operator, and rounded once."""
+@pytest.mark.parametrize("dtype", (torch.float16, torch.uint8, torch.int16, torch.uint16, torch.float64))
+@pytest.mark.parametrize("fill", (None, 1e6))
+def test_other_dtypes(dtype, fill):
+    """All but float64 are computed with in float32, as by the operator, and rounded once."""
     x = torch.rand(Affine.shape)
-    x = (x * 256).floor().to(dtype) if dtype == torch.uint8 else x.to(dtype)
-    warp = Warp(Affine, Affine.size)
+    x = x.to(dtype) if dtype.is_floating_point else (x * 256).floor().to(dtype)
+    warp = Warp(Affine, Affine.size, fill=None if dtype.is_floating_point else fill)
     inputs = x, Affine.theta.to(torch.float64 if dtype == torch.float64 else torch.float32)
     # One step of the dtype where the two sides' errors put a value on either side of a rounding.
-    tolerance = {torch.float16: 2**-10, torch.uint8: 1, torch.float64: 1e-12}[dtype]
+    tolerance = {torch.float16: 2**-10, torch.float64: 1e-12}.get(dtype, 1)
     check(stn_ext.onnx.export(warp, inputs), warp, *inputs, tolerance=tolerance)
 
 
@@ -214,7 +228,7 @@ def test_derivatives_are_refused():
     class Derivative(nn.Module):
         def forward(self, x, theta):
             maps = theta, None, 2 * theta, None
-            return torch.ops.stn_ext.sample(x, *maps, (5, 6), "bilinear", "zeros", False)
+            return torch.ops.stn_ext.sample(x, *maps, None, (5, 6), "bilinear", "zeros", False)
 
     inputs = torch.rand(2, 3, 5, 6), Affine.theta.float()
     with pytest.raises(torch.onnx.OnnxExporterError, match="derivatives along a tangent are not exported"):

@@ -2,6 +2,13 @@
 #include "operators.h"
 
 #include <ATen/EmptyTensor.h>
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/gt.h>
+#include <ATen/ops/isfinite.h>
+#include <ATen/ops/logical_and.h>
+#include <ATen/ops/logical_not.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
@@ -36,6 +43,26 @@ at::Tensor no_gradient(const Map& map) { return at::zeros(map.theta.sizes(), map
 // What an index holds is checked where it is used.
 const Map& indexed(const Map& map, int64_t) { return map; }
 
+at::Tensor sample(const at::Tensor& input, const Map& map, at::IntArrayRef size);
+
+// What is not finite in the fill stands alone wherever something outside takes part.
+void put_infinite(const Problem& p, const Map& map, at::IntArrayRef in_size, at::Tensor output) {
+  const at::ScalarType type = p.storage == Storage::f64 ? at::kDouble : at::kFloat;
+  std::vector<int64_t> shape{1, 1};  // of one image, which all maps read
+  shape.insert(shape.end(), in_size.begin(), in_size.end());
+  Map part = map;
+  part.index = {};
+  part.fill = at::ones({1}, type);
+  const at::Tensor outside = sample(at::zeros(shape, type), part, output.sizes().slice(2)).gt(0);
+  shape.assign(shape.size() - 1, 1);
+  shape[0] = -1;  // the channels
+  const at::Tensor infinite = map.fill->to(type).isfinite().logical_not().view(shape);
+  const int64_t step = int64_t{sizeof(*p.fill_bits)} / p.element;  // an element is the first of its bits
+  const at::Tensor values =
+      at::from_blob(const_cast<int64_t*>(p.fill_bits), {p.channels}, {step}, output.options()).view(shape);
+  at::where_out(output, outside.logical_and(infinite), values, output);
+}
+
 at::Tensor sample(const at::Tensor& input, const Map& map, at::IntArrayRef size) {
   const at::Tensor output = images_of(input, map.count(), size);
   Call call(map, input, input.size(0), input.sizes().slice(2), size);
@@ -44,6 +71,9 @@ at::Tensor sample(const at::Tensor& input, const Map& map, at::IntArrayRef size)
   call.read(input);
   call.write(output);
   run_sample(call.problem());
+  if (call.fill_is_infinite() && !map.nearest && !map.tangent) {
+    put_infinite(call.problem(), map, input.sizes().slice(2), output);
+  }
   return output;
 }
 

@@ -3,6 +3,9 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
 
 namespace stn::cpu {
 namespace {
@@ -31,27 +34,57 @@ Storage storage_of(at::ScalarType type) {
   }
 }
 
-// What stands for a coordinate that is not a number: NaN, or 0 where there is none.
-int64_t nan_bits(at::ScalarType type) {
+template <class S>
+int64_t bits_as(S value) {
+  int64_t bits = 0;
+  std::memcpy(&bits, &value, sizeof(value));
+  return bits;
+}
+
+template <class S>
+int64_t nearest_integer(double value) {
+  constexpr auto least = static_cast<double>(std::numeric_limits<S>::min()),
+                 most = static_cast<double>(std::numeric_limits<S>::max());
+  if (value >= most) return bits_as(std::numeric_limits<S>::max());
+  return std::isnan(value) ? 0 : bits_as(static_cast<S>(std::nearbyint(std::max(value, least))));
+}
+
+// A value in images of that dtype: of integers the nearest one, and 0 of what is not a number.
+int64_t bits_of(double value, at::ScalarType type) {
   switch (type) {
     case at::kDouble:
-      return 0x7FF8000000000000;
+      return bits_as(value);
     case at::kFloat:
-      return 0x7FC00000;
+      return bits_as(static_cast<float>(value));
     case at::kHalf:
-      return 0x7E00;
+      return bits_as(c10::Half(static_cast<float>(value)));
     case at::kBFloat16:
-      return 0x7FC0;
+      return bits_as(c10::BFloat16(static_cast<float>(value)));
+    case at::kByte:
+      return nearest_integer<uint8_t>(value);
+    case at::kChar:
+      return nearest_integer<int8_t>(value);
+    case at::kShort:
+      return nearest_integer<int16_t>(value);
+    case at::kUInt16:
+      return nearest_integer<uint16_t>(value);
+    case at::kInt:
+      return nearest_integer<int32_t>(value);
+    case at::kUInt32:
+      return nearest_integer<uint32_t>(value);
+    case at::kLong:
+      return nearest_integer<int64_t>(value);
+    case at::kUInt64:
+      return nearest_integer<uint64_t>(value);
     default:
-      return 0;
+      return !std::isnan(value) && value != 0;  // bool
   }
 }
 
 // Small and read once: not worth an operator of its own.
 std::vector<double> doubles(const at::Tensor& t) {
-  const at::Tensor from = t.scalar_type() == at::kFloat || t.scalar_type() == at::kDouble
-                              ? t.contiguous()
-                              : t.to(at::kFloat).contiguous();
+  const bool readable = t.scalar_type() == at::kFloat || t.scalar_type() == at::kDouble;
+  const at::Tensor from = (readable ? t : t.to(at::kDouble)).contiguous();
   std::vector<double> values(static_cast<size_t>(from.numel()));
   if (from.scalar_type() == at::kFloat) {
     std::copy_n(from.const_data_ptr<float>(), from.numel(), values.begin());
@@ -73,7 +106,7 @@ Call::Call(const Map& map, const at::Tensor& like, int64_t images, at::IntArrayR
   p_.padding = map.padding;
   p_.storage = storage_of(like.scalar_type());
   p_.element = static_cast<int64_t>(like.element_size());
-  p_.nan_bits = nan_bits(like.scalar_type());
+  p_.nan_bits = bits_of(std::numeric_limits<double>::quiet_NaN(), like.scalar_type());
   for (int d = 0; d < kMaxAxes; ++d) {
     const bool used = d < p_.dims;
     p_.in[d] = used ? in_size[static_cast<size_t>(p_.dims - 1 - d)] : 1;
@@ -92,6 +125,7 @@ Call::Call(const Map& map, const at::Tensor& like, int64_t images, at::IntArrayR
     points_ = doubles(*map.points);
     p_.points = points_.data();
   }
+  if (map.fill) fill(*map.fill, like.scalar_type());
   if (map.index) {
     const at::Tensor index = map.index->contiguous();
     index_.assign(index.const_data_ptr<int64_t>(), index.const_data_ptr<int64_t>() + index.numel());
@@ -104,6 +138,32 @@ Call::Call(const Map& map, const at::Tensor& like, int64_t images, at::IntArrayR
     index_.assign(static_cast<size_t>(p_.maps), 0);
   }
   if (!index_.empty()) p_.index = index_.data();
+}
+
+void Call::fill(const at::Tensor& values, at::ScalarType type) {
+  const auto channels = static_cast<size_t>(p_.channels);
+  fill_ = doubles(values);
+  for (const double value : fill_) fill_bits_.push_back(bits_of(value, type));
+  if (values.scalar_type() == type) {  // it may have more digits than a double
+    const at::Tensor from = values.contiguous();
+    const auto* element = static_cast<const char*>(from.const_data_ptr());
+    for (int64_t& bits : fill_bits_) {
+      std::memcpy(&bits, element, static_cast<size_t>(p_.element));
+      element += p_.element;
+    }
+  }
+  for (double& value : fill_) {
+    if (p_.storage != Storage::f64) value = static_cast<double>(static_cast<float>(value));
+    if (std::isfinite(value)) continue;
+    fill_is_infinite_ = true;
+    value = 0;
+  }
+  if (values.numel() == 1) {
+    fill_ = std::vector<double>(channels, fill_[0]);
+    fill_bits_ = std::vector<int64_t>(channels, fill_bits_[0]);
+  }
+  p_.fill = fill_.data();
+  p_.fill_bits = fill_bits_.data();
 }
 
 Batch Call::batch(const at::Tensor& t, void* data) const {

@@ -26,16 +26,20 @@ class Call {
   void write_grad_input(const at::Tensor& grad_input);
 
   const Problem& problem() const { return p_; }
+  // Sums have 0 in the place of what is not finite.
+  bool fill_is_infinite() const { return fill_is_infinite_; }
   // The maps that read each image, in order.
   std::vector<Readers> readers();
   int64_t theta_entries() const { return p_.maps * p_.streams() * p_.basis; }
 
  private:
   Problem p_{};
-  std::vector<double> theta_, tangent_, points_;
-  std::vector<int64_t> index_, order_;
+  std::vector<double> theta_, tangent_, points_, fill_;
+  std::vector<int64_t> index_, order_, fill_bits_;
+  bool fill_is_infinite_ = false;
   at::Tensor kept_[3];
 
+  void fill(const at::Tensor& values, at::ScalarType type);
   Batch batch(const at::Tensor& t, void* data) const;
 };
 

@@ -3,6 +3,8 @@
 
 #include <ATen/cuda/EmptyTensor.h>
 #include <ATen/ops/_assert_async.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <torch/library.h>
@@ -43,7 +45,7 @@ void check_lengths(const Map& map, const at::Tensor& images, at::IntArrayRef in_
 // The kernels' own dtypes; for half types those of affine maps alone.
 bool is_native(const at::Tensor& images, bool plain) {
   const at::ScalarType type = images.scalar_type();
-  return type == at::kFloat || type == at::kDouble || (plain && type != at::kByte);
+  return type == at::kFloat || type == at::kDouble || (plain && images.is_floating_point());
 }
 
 at::Tensor images_of(const at::Tensor& like, int64_t count, at::IntArrayRef size) {
@@ -65,9 +67,58 @@ Map indexed(const Map& map, int64_t images) {
 // Whether map n reads image n.
 bool one_to_one(const Map& map, int64_t images) { return !map.index && map.count() == images; }
 
+void refuse_fill(const Map& map) {
+  TORCH_CHECK_NOT_IMPLEMENTED(!map.fill, map.name, ": the operator has a fill on CUDA of labels alone");
+}
+
+at::Tensor sample(const at::Tensor& input, const Map& map, at::IntArrayRef size);
+
+// Whether they are copied as they are; those of 8 bits float holds.
+bool are_labels(const at::Tensor& images, const Map& map) {
+  const at::ScalarType type = images.scalar_type();
+  return map.nearest && !map.tangent && c10::isIntegralType(type, /*includeBool=*/true) && type != at::kByte;
+}
+
+// The kernels read an image of its own pixels' numbers, from 1 on, and the pixels of these are gathered.
+at::Tensor sample_labels(const at::Tensor& input, const Map& map, at::IntArrayRef size) {
+  const at::IntArrayRef in_size = input.sizes().slice(2);
+  const auto integers = at::TensorOptions(input.device()).dtype(at::kLong);
+  std::vector<int64_t> shape{1, 1};
+  shape.insert(shape.end(), in_size.begin(), in_size.end());
+  Map places = map;
+  places.index = {};  // one image, which all maps read
+  places.fill = {};
+  const at::Tensor numbers = at::arange(1, c10::multiply_integers(in_size) + 1, integers.dtype(at::kDouble));
+  const at::Tensor at = sample(numbers.view(shape), places, size);
+
+  // PyTorch computes with few unsigned integers.
+  const int64_t bytes = input.element_size();
+  const at::ScalarType type = bytes == 1   ? at::kChar
+                              : bytes == 2 ? at::kShort
+                              : bytes == 4 ? at::kInt
+                                           : at::kLong;
+  const at::Tensor place = at.nan_to_num(0).to(at::kLong).sub_(1).clamp_min_(0).flatten(2);
+  const at::Tensor own = at::arange(map.count(), integers), channels = at::arange(input.size(1), integers);
+  const at::Tensor image = map.index ? *map.index : input.size(0) == 1 ? own.mul(0) : own;
+  at::Tensor labels =
+      input.view(type).flatten(2).index({image.view({-1, 1, 1}), channels.view({-1, 1}), place});
+  labels = labels.unflatten(2, size);
+  const at::Tensor zero = at::zeros({}, integers.dtype(type));
+  at::Tensor outside = zero;
+  if (map.fill) {
+    shape.assign(static_cast<size_t>(input.dim() - 1), 1);
+    shape[0] = -1;
+    outside = map.fill->to(input.scalar_type()).view(type).view(shape);
+  }
+  labels = at::where(at.gt(0), labels, at::where(at.isnan(), zero, outside));
+  return labels.view(input.scalar_type()).contiguous(input.suggest_memory_format());
+}
+
 at::Tensor sample(const at::Tensor& input, const Map& map, at::IntArrayRef size) {
   const CUDAGuard guard(input.device());
   check_lengths(map, input, input.sizes().slice(2), size);
+  if (are_labels(input, map)) return sample_labels(input, map, size);
+  refuse_fill(map);
   const bool plain = map.is_plain();
   if (!is_native(input, plain)) {
     return narrowed(sample(input.to(at::kFloat), map, size), input.scalar_type());
@@ -81,6 +132,7 @@ at::Tensor sample(const at::Tensor& input, const Map& map, at::IntArrayRef size)
 at::Tensor moments(const at::Tensor& grad, const at::Tensor& input, const Map& map) {
   const CUDAGuard guard(input.device());
   check_lengths(map, input, input.sizes().slice(2), grad.sizes().slice(2));
+  refuse_fill(map);
   const bool plain = map.is_plain();
   if (grad.numel() == 0 || map.nearest) return at::zeros(map.theta.sizes(), map.theta.options());
   if (!is_native(input, plain)) return moments(grad.to(at::kFloat), input.to(at::kFloat), map);
@@ -108,6 +160,7 @@ std::tuple<at::Tensor, at::Tensor> backward(const at::Tensor& grad, const at::Te
   if (!map.is_plain() || !one_to_one(map, input.size(0)) || grad.numel() == 0) {
     return {adjoint(grad, map, input.size(0), size), moments(grad, input, map)};
   }
+  refuse_fill(map);
   const CUDAGuard guard(input.device());
   check_lengths(map, input, size, grad.sizes().slice(2));
   const at::Tensor grad_input = images_of(grad, input.size(0), size);

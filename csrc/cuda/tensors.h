@@ -21,7 +21,12 @@ inline at::Tensor float_or_double(const at::Tensor& theta) {
 
 // Of floats to a narrower dtype: rounded, and for integers brought into their range.
 inline at::Tensor narrowed(const at::Tensor& images, at::ScalarType type) {
-  return type == at::kByte ? images.nan_to_num(0).round_().clamp_(0, 255).to(type) : images.to(type);
+  const auto rounded = [&](double least, double most) {
+    return images.nan_to_num(0).round_().clamp_(least, most).to(type);
+  };
+  if (type == at::kByte) return rounded(0, 255);
+  if (type == at::kShort) return rounded(-32768, 32767);
+  return type == at::kUInt16 ? rounded(0, 65535) : images.to(type);
 }
 
 template <class Pointer>

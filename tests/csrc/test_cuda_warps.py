@@ -73,9 +73,9 @@ def on_the_cpu(case):
     maps = case.theta, case.points, case.tangent, case.index
     options = case.mode, case.padding_mode, case.align_corners
     return (
-        ops.sample(x, *maps, g.shape[2:], *options),
+        ops.sample(x, *maps, None, g.shape[2:], *options),
         ops.adjoint(g, *maps, len(x), x.shape[2:], *options),
-        ops.moments(g, x, *maps, *options),
+        ops.moments(g, x, *maps, None, *options),
     )
 
 

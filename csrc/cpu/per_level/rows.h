@@ -117,6 +117,10 @@ STN_INLINE void split(Vec<double> x, int64_t length, bool align_corners, Vec<dou
     x = x < -2 ? zero - 2 : x;
     x = x > last + 2 ? last + 2 : x;
   }
+  // Within the rounding of what gave it a coordinate is the whole number that it is next to: where an image
+  // ends, the smallest weight would let in a fill of any size.
+  const V near = Floor<V>::of(x + 0.5), beside = x - near, rounding = n * 0x1p-49;
+  x = (beside <= rounding) & (beside >= -rounding) ? near : x;
   *whole = Floor<V>::of(x);
   *frac = number ? x - *whole : nan;
 }
