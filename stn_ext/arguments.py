@@ -10,7 +10,7 @@ from typing import Any, SupportsIndex
 import torch
 from torch import Tensor
 
-__all__ = ["Index", "Size", "check_options", "lengths", "numbers_of_images", "short"]
+__all__ = ["Index", "Size", "check_options", "lengths", "numbers_of_images", "positive", "short"]
 
 Size = SupportsIndex | Sequence[SupportsIndex]
 Index = Tensor | Sequence[SupportsIndex]
@@ -34,6 +34,14 @@ def lengths(op: str, name: str, size: object, dims: int, least: int = 1) -> tupl
     if not torch.compiler.is_compiling() and max(integers) > LARGEST:
         raise ValueError(f"{op}: expected {name} of integers below 2^63, but got {short(size)}")
     return integers
+
+
+def positive(op: str, name: str, value: object) -> int:
+    """A whole number above 0, of any integer type."""
+    number = _integer(value)
+    if number is None or number < 1:
+        raise ValueError(f"{op}: expected {name} of a positive integer, but got {short(value)}")
+    return number
 
 
 def numbers_of_images(op: str, index: object, device: torch.device) -> Tensor:

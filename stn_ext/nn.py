@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from . import transforms
-from .arguments import Size, lengths
+from . import geometry, transforms
+from .arguments import Size, lengths, positive, short
 from .fill import Fill
+from .heatmap import HeatmapLocalization
 
-__all__ = ["ParallelTransformers", "SpatialTransformer"]
+__all__ = ["HeatmapLocalization", "ParallelTransformers", "SpatialTransformer"]
 
 
 class SpatialTransformer(nn.Module):
@@ -27,7 +29,8 @@ class SpatialTransformer(nn.Module):
 
     Args:
         localization: maps the input (N, C, H, W) to parameters (N, P); its last ``nn.Linear`` must have
-            P = the transform's number of parameters outputs, and a bias, and nothing behind it.
+            P = the transform's number of parameters outputs, and a bias, and nothing behind it. Or it
+            has a method ``reset_to_identity`` of its own, as :class:`HeatmapLocalization` does.
         transform: a name in :data:`stn_ext.transforms.TRANSFORMS`.
         size: the output's (H_out, W_out), or one number for both; the input's when None.
         mode, padding_mode, align_corners, fill: as for :func:`stn_ext.affine_sample`. A tensor of fill moves
@@ -37,14 +40,21 @@ class SpatialTransformer(nn.Module):
             ceil(H / H_out) and r_x = ceil(W / W_out), so that the identity skips none. What the map itself
             shrinks comes on top of that, and is not counted. It costs as much as an output larger by r_y
             and r_x.
+        iterations: how often the localisation network looks (Lin and Lucey 2017): the second time it sees
+            the input warped by what it found the first time, in the input's size, and so on. The maps are
+            composed, and it is always the input itself that is sampled. Not for thin plate splines.
+        jitter: standard deviations of normal noise that is added to the parameters in training, at each
+            look: one number for all, or one for each. In evaluation there is none. Training is told by the
+            module's own ``training`` alone.
         identity: False leaves the localisation network as it is, for one that starts elsewhere or ends in
             something else than an ``nn.Linear``.
         options: the transform's own, such as ``grid`` of a thin plate spline.
 
     Raises:
         ValueError: an unknown transform, or an option that is unknown or of a value that it cannot have; a
-            last layer that does not fit the transform, or, in the first call, what is behind it; or
-            antialias together with align_corners, under which pixels are no squares.
+            last layer that does not fit the transform, or, in the first call, what is behind it; antialias
+            together with align_corners, under which pixels are no squares; or iterations of maps that cannot
+            be composed.
         TypeError: a localization that is no module, or an option of the wrong type.
     """
 
@@ -59,6 +69,8 @@ class SpatialTransformer(nn.Module):
         align_corners: bool = False,
         fill: Fill | None = None,
         antialias: bool = False,
+        iterations: int = 1,
+        jitter: float | Sequence[float] = 0.0,
         identity: bool = True,
         **options: Any,
     ) -> None:
@@ -72,6 +84,13 @@ class SpatialTransformer(nn.Module):
             raise ValueError("SpatialTransformer: expected align_corners=False with antialias=True")
         self.localization = localization
         self.transform = transforms.create(transform, **options)
+        self.iterations = positive("SpatialTransformer", "iterations", iterations)
+        if iterations > 1 and not self.transform.composable:
+            raise ValueError(
+                f"SpatialTransformer: expected iterations=1 for transform {transform!r}, whose maps cannot "
+                f"be composed, but got {iterations}"
+            )
+        self.jitter = _deviations(jitter, self.transform)
         self.size: tuple[int, int] | None = None
         if size is not None:
             height, width = lengths("SpatialTransformer", "size", size, 2)
@@ -102,6 +121,10 @@ class SpatialTransformer(nn.Module):
     @torch.no_grad()
     def reset_to_identity(self) -> None:
         """Sets the localisation network's last layer so that the output is the input resampled in place."""
+        reset = getattr(self.localization, "reset_to_identity", None)
+        if callable(reset):
+            reset()
+            return
         name, expected = self.transform.name, self.transform.num_parameters
         path, last = self._last_linear()
         if last is None or last.bias is None:
@@ -132,12 +155,26 @@ class SpatialTransformer(nn.Module):
                 "SpatialTransformer: expected return_theta of a bool, but got "
                 f"{type(return_theta).__name__}; torch.fx.symbolic_trace takes it as one of its concrete_args"
             )
-        parameters = self.localization(x)
-        theta = self.transform(parameters)
-        if _has_values(parameters) and self._unchecked:
-            self._check_start(x, parameters)
+        theta = self.locate(x)
         warped = self.sample(x, theta)
         return (warped, theta) if return_theta else warped
+
+    def locate(self, x: Tensor) -> Tensor:
+        """The thetas by which x (N, C, H, W) is warped."""
+        theta = self._look(x)
+        for _ in range(1, self.iterations):
+            seen = self.transform.sample(x, theta, **self._options())
+            theta = geometry.compose(theta, self._look(seen))
+        return theta
+
+    def _look(self, x: Tensor) -> Tensor:
+        """What the localisation network makes of an image."""
+        parameters = self.localization(x)
+        if _has_values(parameters) and self._unchecked:
+            self._check_start(x, parameters)
+        if self.training and any(self.jitter):
+            parameters = parameters + torch.randn_like(parameters) * parameters.new_tensor(self.jitter)
+        return self.transform(parameters)
 
     def sample(self, x: Tensor, theta: Tensor) -> Tensor:
         """Warps x by a theta that is given, to the size and with the options of this module."""
@@ -153,6 +190,14 @@ class SpatialTransformer(nn.Module):
         # Sizes that vary, of an exported program, which avg_pool2d would fix.
         return fine.unflatten(3, (out_width, samples[1])).unflatten(2, (out_height, samples[0])).mean((3, 5))
 
+    @torch.no_grad()
+    def outside(self, x: Tensor, theta: Tensor) -> Tensor:
+        """The shares (N,), from 0 to 1, of the output's pixels that theta reads outside of x (N, C, H, W)."""
+        ones = x.new_ones(1, 1, *x.shape[-2:])
+        size = self.size or tuple(x.shape[-2:])
+        inside = self.transform.sample(ones, theta, size, mode="nearest", align_corners=self.align_corners)
+        return (inside != 1).to(theta.dtype).mean((1, 2, 3))
+
     def _options(self) -> dict[str, Any]:
         return {
             "mode": self.mode,
@@ -164,7 +209,8 @@ class SpatialTransformer(nn.Module):
     def extra_repr(self) -> str:
         return (
             f"{self.transform.name}, size={self.size}, mode={self.mode}, padding_mode={self.padding_mode}, "
-            f"align_corners={self.align_corners}, fill={self.fill}, antialias={self.antialias}"
+            f"align_corners={self.align_corners}, fill={self.fill}, antialias={self.antialias}, "
+            f"iterations={self.iterations}, jitter={self.jitter}"
         )
 
     def _last_linear(self) -> tuple[str, nn.Linear | None]:
@@ -223,6 +269,19 @@ class SpatialTransformer(nn.Module):
         return "behind it runs " + ", ".join(
             f"{names[module]} ({type(module).__name__})" for module in behind
         )
+
+
+def _deviations(jitter: object, transform: transforms.Transform) -> tuple[float, ...]:
+    """One for each parameter."""
+    count = transform.num_parameters
+    given = jitter if isinstance(jitter, Sequence) and not isinstance(jitter, str) else [jitter] * count
+    numbers = tuple(float(number) for number in given if isinstance(number, (int, float)))
+    if len(given) != count or len(numbers) != count or not all(0 <= n < math.inf for n in numbers):
+        raise ValueError(
+            "SpatialTransformer: expected jitter of one finite number >= 0, or one for each of the "
+            f"{count} parameters of {transform.name!r}, but got {short(jitter)}"
+        )
+    return numbers
 
 
 def _has_values(tensor: Tensor) -> bool:

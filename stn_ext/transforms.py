@@ -29,8 +29,11 @@ class Transform(nn.Module):
     dtype, or float32 where that is narrower: constants are added to the parameters, of which half precision
     would leave little. ``identity`` holds the P parameters at which theta is the identity, and
     ``sample(input, theta, size, **options)`` warps by theta, with the options of
-    :func:`stn_ext.affine_sample`.
+    :func:`stn_ext.affine_sample`. Where it is ``composable``, two thetas are one
+    (:func:`stn_ext.geometry.compose`).
     """
+
+    composable = False
 
     def __init__(self, name: str, identity: tuple[float, ...]) -> None:
         super().__init__()
@@ -72,6 +75,8 @@ def _widened(parameters: Tensor, name: str, count: int) -> Tensor:
 
 class Matrix(Transform):
     """Whose theta is a matrix, which a function composes of the parameters alone."""
+
+    composable = True
 
     # Positional, so that what is said here cannot be said again by an option.
     def __init__(
