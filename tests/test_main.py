@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import signal
 import time
@@ -55,6 +56,34 @@ def tested(trained):
     return root / "results/stn/mnist", succeed(
         "main.py", "--mode", "test", "--limit", "50", *directories(root)
     )
+
+
+def test_a_heatmap_that_looks_twice_with_jitter(tmp_path):
+    """Trained, continued and tested with samples of theta: the checkpoint knows what it is."""
+    words = ["--net", "small", "--limit", "150", "--transform", "similarity", "--localization", "heatmap"]
+    words += ["--start_scale", "0.9", "--iterations", "2", "--jitter", "0.02", "--warp_size", "20"]
+    said = train(tmp_path, *words, "--num_epoch", "1")
+    assert re.search(r"; \d+\.\d% outside; \d+ images/s", said)
+    train(tmp_path, "--train_continue", "on", "--num_epoch", "2")
+    test = ["main.py", "--mode", "test", "--limit", "20", *directories(tmp_path)]
+    succeed(*test, "--tta", "3")
+    facts = json.loads((tmp_path / "results/stn/mnist/metrics.json").read_text())
+    chosen = ("localization", "start_scale", "iterations", "jitter", "tta", "epoch")
+    assert [facts[name] for name in chosen] == ["heatmap", 0.9, 2, 0.02, 3, 2]
+    wrong = run(*test, "--iterations", "3")
+    assert wrong.returncode == 2 and "another architecture: --iterations 2, not 3" in wrong.stderr
+
+
+def test_mistake_samples_of_a_theta_without_jitter(trained):
+    done = run("main.py", "--mode", "test", "--limit", "20", "--tta", "3", *directories(trained[0]))
+    assert done.returncode == 2
+    assert "--tta 3: expected a transformer that was trained with --jitter" in done.stderr
+
+
+def test_mistake_a_heatmap_for_maps_without_a_place(tmp_path):
+    done = run("main.py", "--localization", "heatmap", *directories(tmp_path))
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert "expected a transform of attention, translation, similarity, but got 'affine'" in done.stderr
 
 
 def test_train_prints_a_line_an_epoch_where_there_is_no_terminal(trained):

@@ -29,6 +29,36 @@ def test_transformers_of_any_kind_size_and_number(num_transformers, warp_size, t
     assert model(x).shape == (2, 19)
 
 
+@pytest.mark.parametrize("transform", ["attention", "translation", "similarity"])
+@pytest.mark.parametrize("net", NETS)
+def test_a_heatmap_in_front_of_any_classifier(net, transform):
+    scale = 1.0 if transform == "translation" else 0.6
+    options = {"localization": "heatmap", "start_scale": scale, "iterations": 2, "jitter": 0.1}
+    options |= {"transform": transform, "warp_size": (28, 28)}
+    model = create_model(net, (1, 60, 52), 10, transformer=True, **options)
+    x = torch.rand(2, 1, 60, 52)
+    assert model(x).shape == (2, 10)
+    theta = model.eval().transformer(x, return_theta=True)[1]
+    torch.testing.assert_close(theta, scale**2 * torch.eye(2, 3).expand(2, 2, 3), rtol=0, atol=1e-5)
+    control = create_model(net, (1, 60, 52), 10, transformer=False, widened=True, **options)
+    # The small net's next width may be a quarter more.
+    assert 1 <= num_parameters(control) / num_parameters(model) < 1.3
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"localization": "guess"}, "unknown localization 'guess': expected one of regression, heatmap"),
+        ({"localization": "heatmap"}, "transform of attention, translation, similarity, but got 'affine'"),
+        ({"start_scale": 0.5}, "start_scale is for the localization 'heatmap' only"),
+        ({"transform": "thin_plate_spline", "iterations": 2}, "cannot be composed"),
+    ],
+)
+def test_options_that_do_not_go_together(options, message):
+    with pytest.raises(ValueError, match=message):
+        create_model("cnn", (1, 28, 28), 10, transformer=True, **options)
+
+
 PAPER = [  # shape, classes, transformers, of what the paper tests
     ((1, 28, 28), 10, 1), ((1, 42, 42), 10, 1), ((1, 60, 60), 10, 1), ((2, 42, 42), 19, 2),
 ]  # fmt: skip

@@ -5,11 +5,12 @@ its parameters cannot be what makes the difference, a wider one with as many as 
 from the images' shape: nothing here is fixed to 28 x 28 pixels, one channel or ten classes.
 """
 
-from .create import NETS, create_model
+from .create import LOCALIZATIONS, NETS, create_model
 from .localiser import Localiser, Located, RandomEncoder, create_localiser
 from .net import ImageClassifier, Net, num_parameters
 
 __all__ = [
+    "LOCALIZATIONS",
     "NETS",
     "ImageClassifier",
     "Localiser",

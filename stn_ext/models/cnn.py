@@ -6,16 +6,16 @@ from torch import nn
 
 from .net import Net, Shape
 
-__all__ = ["CNN"]
+__all__ = ["CNN", "convolution"]
 
 
 def cnn_classifier(shape: Shape, num_classes: int, width: int) -> nn.Sequential:
     return nn.Sequential(
-        *_convolution(shape[0], width, pool=True),
-        *_convolution(width, 2 * width),
-        *_convolution(2 * width, 2 * width, pool=True),
-        *_convolution(2 * width, 4 * width),
-        *_convolution(4 * width, 4 * width),
+        *convolution(shape[0], width, pool=True),
+        *convolution(width, 2 * width),
+        *convolution(2 * width, 2 * width, pool=True),
+        *convolution(2 * width, 4 * width),
+        *convolution(4 * width, 4 * width),
         nn.AdaptiveAvgPool2d(3),
         nn.Flatten(),
         nn.Dropout(0.3),
@@ -28,8 +28,8 @@ def cnn_localization(shape: Shape, num_parameters: int) -> nn.Sequential:
     # units are normalised: otherwise all of them may die, and the transformer stands still from then on.
     return nn.Sequential(
         nn.AvgPool2d(2, ceil_mode=True),
-        *_convolution(shape[0], 16, pool=True),
-        *_convolution(16, 32),
+        *convolution(shape[0], 16, pool=True),
+        *convolution(16, 32),
         nn.AdaptiveAvgPool2d(4),
         nn.Flatten(),
         nn.Linear(32 * 4 * 4, 32),
@@ -39,7 +39,7 @@ def cnn_localization(shape: Shape, num_parameters: int) -> nn.Sequential:
     )
 
 
-def _convolution(in_channels: int, out_channels: int, *, pool: bool = False) -> list[nn.Module]:
+def convolution(in_channels: int, out_channels: int, *, pool: bool = False) -> list[nn.Module]:
     """Convolution, normalisation and ReLU; pooling comes early, where it saves work for the other two."""
     convolution = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")

@@ -5,16 +5,19 @@ from __future__ import annotations
 from bisect import bisect_left
 
 import torch
+from torch import nn
 
 from .. import transforms
 from ..nn import ParallelTransformers, SpatialTransformer
 from .cnn import CNN
+from .heatmap import heatmap_localization
 from .net import ImageClassifier, Net, Shape, build, num_parameters
 from .paper import PAPER_CNN, PAPER_FCN
 from .small import SMALL
 
-__all__ = ["NETS", "create_model"]
+__all__ = ["LOCALIZATIONS", "NETS", "create_model"]
 
+LOCALIZATIONS = ("regression", "heatmap")
 NETS = {"small": SMALL, "cnn": CNN, "paper_fcn": PAPER_FCN, "paper_cnn": PAPER_CNN}
 
 
@@ -25,6 +28,10 @@ def create_model(
     *,
     transformer: bool,
     transform: str = "affine",
+    localization: str = "regression",
+    start_scale: float = 1.0,
+    iterations: int = 1,
+    jitter: float = 0.0,
     num_transformers: int = 1,
     warp_size: tuple[int, int] | None = None,
     antialias: bool = False,
@@ -37,6 +44,10 @@ def create_model(
         net: a name in :data:`NETS`.
         transformer: whether a spatial transformer stands in front of the classifier.
         transform: its kind, a name in :data:`stn_ext.transforms.TRANSFORMS`.
+        localization: "regression", the net's own network, or "heatmap", which finds the place as the middle
+            of a heatmap (:class:`stn_ext.nn.HeatmapLocalization`), for attention, translation and similarity.
+        start_scale: at which a heatmap's transformer starts, by which it zooms in.
+        iterations, jitter: as for :class:`stn_ext.nn.SpatialTransformer`.
         num_transformers: as many in parallel; the classifier sees their outputs as so many more channels.
         warp_size: (height, width) of what a transformer puts out; the images' own when None.
         antialias: as for :class:`stn_ext.nn.SpatialTransformer`.
@@ -45,11 +56,21 @@ def create_model(
             parameters as with the transformer that the other arguments describe. Nothing else uses those.
 
     Raises:
-        ValueError: an unknown net or transform, or images too small for it.
+        ValueError: an unknown net, transform or localization, images too small for it, or options that do not
+            go together.
     """
     if net not in NETS:
         raise ValueError(f"unknown net {net!r}: expected one of {', '.join(NETS)}")
+    if localization not in LOCALIZATIONS:
+        raise ValueError(f"unknown localization {localization!r}: expected one of {', '.join(LOCALIZATIONS)}")
+    if localization == "regression" and start_scale != 1:
+        raise ValueError("a start_scale is for the localization 'heatmap' only")
     parts = NETS[net]
+
+    def localizer() -> nn.Module:
+        if localization == "heatmap":
+            return heatmap_localization(shape, transform, start_scale)
+        return parts.localization(shape, transforms.create(transform).num_parameters)
 
     def with_transformer() -> ImageClassifier:
         seen = (num_transformers * shape[0], *(warp_size or shape[1:]))
@@ -57,10 +78,7 @@ def create_model(
         classifier = parts.classifier(seen, num_classes, width or parts.width(seen))
         transformers = [
             SpatialTransformer(
-                parts.localization(shape, transforms.create(transform).num_parameters),
-                transform,
-                warp_size,
-                antialias=antialias,
+                localizer(), transform, warp_size, antialias=antialias, iterations=iterations, jitter=jitter
             )
             for _ in range(num_transformers)
         ]

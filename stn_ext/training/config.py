@@ -30,6 +30,7 @@ FREE_ON_CONTINUE = (
         "num_workers",
         "num_freq_disp",
         "num_freq_save",
+        "tta",
     ),
 )
 
@@ -79,6 +80,8 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError(f"--scope {args.scope} is a name of your own: say --transformer on or off")
     if args.epoch is not None and args.mode == "train":
         raise UserError("--epoch is for --mode test only: training goes on from the latest checkpoint")
+    if args.tta > 1 and args.mode == "train":
+        raise UserError("--tta is for --mode test only: training has one theta an image")
     of_folders = sorted(args.given & {"image_size", "image_channels", "image_background"})
     if args.name_data != "imagefolder" and of_folders:
         raise UserError(f"--{of_folders[0]} is for --name_data imagefolder only")

@@ -147,32 +147,78 @@ def train_epoch(
 
 
 def evaluate(
-    model: ImageClassifier, data: ImageSet, normalisation: Normalisation, process: Process
+    model: ImageClassifier,
+    data: ImageSet,
+    normalisation: Normalisation,
+    process: Process,
+    *,
+    samples: int = 1,
 ) -> Metrics:
-    """The mean loss and the accuracy over all images, each seen by one process."""
+    """The mean loss and the accuracy over all images, each seen by one process; samples: see predictions."""
     objective = OBJECTIVES[data.objective]()
     share = data[process.share(torch.arange(len(data))).to(process.device)]
     totals = torch.zeros(3, dtype=torch.float64, device=process.device)
-    for batch, _, outputs in predictions(model, share, normalisation):
+    for batch, _, outputs in predictions(model, share, normalisation, samples=samples):
         totals += _sums(objective, outputs, batch.labels, objective.loss(outputs, batch.labels))
     return Metrics.of(process.sum(totals))
 
 
 @torch.no_grad()
 def predictions(
-    model: ImageClassifier, data: ImageSet, normalisation: Normalisation
+    model: ImageClassifier, data: ImageSet, normalisation: Normalisation, *, samples: int = 1
 ) -> Iterator[tuple[ImageSet, Tensor, Any]]:
-    """Batch by batch in the data's order: (the batch, what the classifier saw, the model's outputs)."""
+    """Batch by batch in the data's order: (the batch, what the classifier saw, the model's outputs).
+
+    With several samples the outputs are means over as many thetas, jittered as in training.
+    """
     model.eval()
     size = evaluation_batch(model, data)
     for start in range(0, len(data), size):
         batch = data[start : start + size]
-        yield batch, *model.look(normalisation.apply(batch.images))
+        images = normalisation.apply(batch.images)
+        warped, outputs = model.look(images)
+        yield batch, warped, outputs if samples == 1 else sampled(model, images, samples, seed=start)
+
+
+def sampled(model: ImageClassifier, images: Tensor, samples: int, seed: int) -> Tensor:
+    """The logarithms of the classes' mean probabilities, over jittered thetas, the same for the same seed."""
+    transformers = transformers_of(model)
+    total = images.new_tensor(-math.inf)
+    with torch.random.fork_rng([images.device] if images.is_cuda else []):
+        torch.manual_seed(seed)
+        for transformer in transformers:
+            transformer.training = True  # it alone: what is in it, normalisation say, stays as it is
+        try:
+            for _ in range(samples):
+                total = torch.logaddexp(total, model(images).log_softmax(-1))
+        finally:
+            for transformer in transformers:
+                transformer.training = False
+    return total - math.log(samples)
+
+
+def transformers_of(model: nn.Module) -> list[SpatialTransformer]:
+    return [module for module in model.modules() if isinstance(module, SpatialTransformer)]
+
+
+@torch.no_grad()
+def outside(model: ImageClassifier, data: ImageSet, normalisation: Normalisation) -> float | None:
+    """The share, from 0 to 1, of what transformers put out that is read outside of the images.
+
+    Of the first images, an evaluation's batch of them; None without a transformer.
+    """
+    transformers = transformers_of(model)
+    if not transformers:
+        return None
+    model.eval()
+    images = normalisation.apply(data.images[: evaluation_batch(model, data)])
+    shares = [transformer.outside(images, transformer.locate(images)) for transformer in transformers]
+    return torch.stack(shares).mean().item()
 
 
 def evaluation_batch(model: nn.Module, data: ImageSet) -> int:
     """How many images a batch has that needs no gradients: memory for what the layers put out is bounded."""
-    sizes = [module.size for module in model.modules() if isinstance(module, SpatialTransformer)]
+    sizes = [transformer.size for transformer in transformers_of(model)]
     pixels = max(math.prod(size) for size in (data.shape[1:], *filter(None, sizes)))
     return max(1, min(EVALUATION_BATCH, EVALUATION_PIXELS // pixels))
 

@@ -175,8 +175,18 @@ def beside(left: Tensor, right: Tensor) -> Tensor:
     return torch.cat([pad(part, (0, 0, 0, height - part.shape[2]), value=128) for part in (left, right)], 3)
 
 
-def epoch_line(epoch: int, num_epoch: int, train: Metrics, validation: Metrics, speed: float) -> str:
+def epoch_line(
+    epoch: int,
+    num_epoch: int,
+    train: Metrics,
+    validation: Metrics,
+    speed: float,
+    outside: float | None = None,
+) -> str:
+    """outside: the share of the transformers' output that is read outside of the images."""
     return (
         f"epoch {epoch}/{num_epoch}: train loss {train.loss:.4f}, accuracy {train.accuracy:.2%}; "
-        f"validation loss {validation.loss:.4f}, accuracy {validation.accuracy:.2%}; {speed:.0f} images/s"
+        f"validation loss {validation.loss:.4f}, accuracy {validation.accuracy:.2%}; "
+        + ("" if outside is None else f"{outside:.1%} outside; ")
+        + f"{speed:.0f} images/s"
     )

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import NoReturn
 
-from ..models import NETS
+from ..models import LOCALIZATIONS, NETS
 from ..transforms import TRANSFORMS
 from . import datasets
 from .distortions import DISTORTIONS
@@ -89,6 +89,13 @@ def _task_options(option: Callable) -> None:
         type=EPOCHS,
         default=argparse.SUPPRESS,
         help="the epoch whose checkpoint is tested (default: the latest)",
+    )
+    option(
+        "--tta",
+        type=whole(1, 1000, "passes over the test images"),
+        default=1,
+        metavar="SAMPLES",
+        help="test: average over so many maps of each image, jittered as in training",
     )
     option(
         "--gpu_ids",
@@ -185,6 +192,33 @@ def _training_options(option: Callable) -> None:
         choices=list(TRANSFORMS),
         default="affine",
         help="the maps among which the transformer finds one for each image",
+    )
+    option(
+        "--localization",
+        choices=list(LOCALIZATIONS),
+        default="regression",
+        help="the network that finds a map: regression, the net's own; or heatmap, which finds the place as "
+        "the middle of a heatmap (for --transform attention, translation and similarity)",
+    )
+    option(
+        "--start_scale",
+        type=number(0.01, 100, "a window that shows less than a pixel, or next to nothing of the image"),
+        default=1.0,
+        metavar="SCALE",
+        help="heatmap: the size of the window at the start, the image being 1",
+    )
+    option(
+        "--iterations",
+        type=whole(1, 16, "looks, each of which costs as much as the first"),
+        default=1,
+        help="looks of the localisation network, each at what the one before has found",
+    )
+    option(
+        "--jitter",
+        type=number(0, 10, "the image is 2 wide"),
+        default=0.0,
+        metavar="DEVIATION",
+        help="training: standard deviation of the noise that is added to the map's parameters",
     )
     option(
         "--num_transformers",

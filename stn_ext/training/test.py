@@ -31,6 +31,8 @@ def test(args: Namespace, process: Process) -> None:
     state = checkpoints.load(path)
     check_architecture(args, state, path)
     about, model = about_of(state), rebuild(state)
+    if args.tta > 1 and not any(any(part.jitter) for part in engine.transformers_of(model)):
+        raise UserError(f"--tta {args.tta}: expected a transformer that was trained with --jitter, in {path}")
     test_set = datasets.load_test(
         args.name_data,
         args.dir_data,
@@ -62,7 +64,7 @@ def report_on(
     about, directory = about_of(state), config.directory(args, "result")
     test_set = test_set.to(process.device)
     normalisation = data.Normalisation(about.background, process.device)
-    metrics = engine.evaluate(model, test_set, normalisation, process)
+    metrics = engine.evaluate(model, test_set, normalisation, process, samples=args.tta)
     loss_name = OBJECTIVES[about.objective].loss_name
     if not math.isfinite(metrics.loss):
         raise UserError(
@@ -82,19 +84,20 @@ def report_on(
         "num_parameters": num_parameters(model),
         "history": state["history"],
         "seed": state["args"]["seed"],
+        "tta": args.tta,
         **{name: state["args"][name] for name in ARCHITECTURE},
     }
-    report.write(directory, outcome_of(model, test_set, normalisation), facts, args.num_workers)
+    report.write(directory, outcome_of(model, test_set, normalisation, args.tta), facts, args.num_workers)
     print(f"see {directory / 'index.html'}")
 
 
 def outcome_of(
-    model: ImageClassifier, images: data.ImageSet, normalisation: data.Normalisation
+    model: ImageClassifier, images: data.ImageSet, normalisation: data.Normalisation, samples: int = 1
 ) -> report.Outcome:
     """What the network makes of each image."""
     objective = OBJECTIVES[images.objective]()
     outputs, verdicts = [], []
-    for batch, warped, output in engine.predictions(model, images, normalisation):
+    for batch, warped, output in engine.predictions(model, images, normalisation, samples=samples):
         outputs.append(normalisation.invert(warped).cpu())
         verdicts.append([part.cpu() for part in objective.judge(output, batch.labels)])
     labels, predictions, confidences = (torch.cat(parts) for parts in zip(*verdicts, strict=True))

@@ -24,6 +24,8 @@ from .monitor import Bar, Board, epoch_line, examples, side_by_side
 from .objectives import OBJECTIVES
 from .run import About, Run, about_of, check_architecture
 
+LOST = 0.5  # of what transformers put out: where more is outside, they show less image than none
+
 
 @memory_for("training", "--batch_size, --width, --num_transformers, --warp_size, --image_size or --limit")
 def train(args: Namespace, process: Process) -> None:
@@ -150,8 +152,14 @@ def train_epochs(
         state = run.state()
         if board:
             saver.epoch_done(state)
-            process.say(epoch_line(epoch, args.num_epoch, metrics, held_out, speed))
-            board.scalars(epoch, metrics, held_out, {"images per second": speed, **rates})
+            outside = engine.outside(run.network, validation, normalisation)
+            process.say(epoch_line(epoch, args.num_epoch, metrics, held_out, speed, outside))
+            figures = {"images per second": speed, **rates}
+            if outside is not None:
+                figures["outside of the images"] = outside
+                if outside > LOST:
+                    process.say(f"{outside:.0%} of what is warped lies outside of the images: lower --lr_stn")
+            board.scalars(epoch, metrics, held_out, figures)
             if epoch % args.num_freq_disp == 0 or epoch == args.num_epoch:
                 board.images(epoch, side_by_side(run.network, shown, normalisation))
 

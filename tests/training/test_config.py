@@ -69,6 +69,7 @@ def test_gpu_ids():
         (["--name_data", "imagefolder", "--image_background", "reddish"], "a colour such as .* 'reddish'"),
         (["--name_data", "imagefolder", "--image_background", "#ff000080"], "a colour such as white"),
         (["--epoch", "3"], "for --mode test only"),
+        (["--tta", "3"], "--tta is for --mode test only"),
         (["--unknown"], "unrecognized arguments"),
         (["--lr_stn=--"], "--lr_stn.*: expected a value, but got '--'"),
         (["--width", "9" * 5000], "from 1 to 65,536 .*, but got '9{59}"),

@@ -151,3 +151,38 @@ def test_an_average_forgets_its_beginning_soon_and_then_decays_as_asked():
             rtol=1e-5,
             atol=0,
         )
+
+
+def jittered(jitter):
+    torch.manual_seed(0)
+    return create_model("cnn", (1, 12, 12), 3, transformer=True, transform="translation", jitter=jitter)
+
+
+def test_samples_average_probabilities_over_jittered_thetas(squares):
+    """Against the same thetas, drawn and averaged by hand."""
+    model, normalisation, batch = jittered(0.3).eval(), Normalisation([0]), squares[:20]
+    ((_, warped, outputs),) = engine.predictions(model, batch, normalisation, samples=5)
+    images = normalisation.apply(batch.images)
+    torch.manual_seed(0)
+    expected = torch.zeros(20, 3)
+    with torch.no_grad():
+        for _ in range(5):
+            noise = 0.3 * torch.randn(20, 2)
+            theta = model.transformer.transform(model.transformer.localization(images) + noise)
+            expected += model.classifier(model.transformer.sample(images, theta)).softmax(1) / 5
+        torch.testing.assert_close(outputs.exp(), expected, rtol=1e-4, atol=1e-5)
+        assert torch.equal(warped, model.transformer(images))
+    assert (outputs - model(images).log_softmax(1)).abs().max() > 0.01
+    ((_, _, again),) = engine.predictions(model, batch, normalisation, samples=5)
+    assert torch.equal(again, outputs) and not any(module.training for module in model.modules())
+    together = engine.evaluate(model, batch, normalisation, ALONE, samples=5)
+    assert together.loss == pytest.approx(F.nll_loss(outputs, batch.labels).item(), rel=1e-5)
+
+
+def test_the_share_outside_is_the_transformers(squares):
+    normalisation, model = Normalisation([0]), jittered(0.0)
+    assert engine.outside(linear_model(), squares, normalisation) is None
+    assert engine.outside(model, squares, normalisation) == 0
+    with torch.no_grad():
+        model.transformer.localization[-1].bias.copy_(torch.tensor([0.5, 1.0]))  # a quarter and a half
+    assert engine.outside(model, squares, normalisation) == pytest.approx(1 - 0.75 * 0.5)

@@ -67,3 +67,10 @@ def test_a_directory_that_has_gone_is_said_once(tmp_path, capsys):
     write_all(board, 1)
     board.close()
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_the_epoch_line_says_how_much_is_outside():
+    figures = 3, 10, Metrics(0.25, 0.5), Metrics(0.5, 0.75), 1234.5
+    line = "epoch 3/10: train loss 0.2500, accuracy 50.00%; validation loss 0.5000, accuracy 75.00%; "
+    assert monitor.epoch_line(*figures) == line + "1234 images/s"
+    assert monitor.epoch_line(*figures, 0.0312) == line + "3.1% outside; 1234 images/s"
