@@ -60,8 +60,6 @@ def numbers_of_images(op: str, index: object, device: torch.device) -> Tensor:
 
 def check_options(op: str, align_corners: object, **names: object) -> None:
     """Their types; which names there are, the operators know."""
-    if type(align_corners) is bool and {*map(type, names.values())} == {str}:
-        return
     for option, name in names.items():
         if not isinstance(name, str):
             raise TypeError(f"{op}: expected {option} of type str, but got {short(name)}")

@@ -84,6 +84,8 @@ def _blend(output: Tensor, inside: Tensor, fill: Tensor) -> Tensor:
 
 
 def _tensor(op: str, fill: object, device: torch.device) -> Tensor:
+    if type(fill) is float or (type(fill) is int and abs(fill) <= 2**53):  # at half the time
+        return torch.scalar_tensor(fill, dtype=torch.float64, device=device)
     try:
         value = fill if isinstance(fill, Tensor) else torch.as_tensor(fill, device=device)
         if value is not fill and value.is_floating_point():  # of more digits than PyTorch's default dtype has
@@ -102,8 +104,8 @@ def _tensor(op: str, fill: object, device: torch.device) -> Tensor:
 def _held(op: str, fill: Tensor, dtype: torch.dtype) -> Tensor:
     """The same numbers in a dtype of integers or truth values."""
     converted = fill.to(dtype)
-    if not torch.compiler.is_compiling() and fill.device.type != "meta":
-        wrapped = not dtype.is_signed and bool((fill < 0).any())
+    if converted is not fill and not torch.compiler.is_compiling() and fill.device.type != "meta":
+        wrapped = fill.dtype.is_signed and not dtype.is_signed and bool((fill < 0).any())
         if wrapped or not torch.equal(converted.to(fill.dtype), fill):
             raise ValueError(f"{op}: expected fill that {dtype} holds, but got {short(fill.tolist())}")
     return converted

@@ -72,7 +72,8 @@ def affine_sample(
         TypeError: an argument of the wrong type or dtype.
         IndexError: on the CPU, an index of an image that is not there.
     """
-    _check_tensors("affine_sample", input=input, theta=theta)
+    if type(input) is not Tensor or type(theta) is not Tensor:
+        _check_tensors("affine_sample", input=input, theta=theta)
     if _is_projective(theta):
         raise ValueError(
             "affine_sample: expected theta of shape (N, 2, 3), but got "
@@ -175,17 +176,18 @@ def _warp(
     theta_units: str = "normalised",
 ) -> Tensor:
     """The arguments as the operators take them, which check the rest; and what the operators do not have."""
-    arguments.check_options(
-        name, align_corners, mode=mode, padding_mode=padding_mode, theta_units=theta_units
-    )
-    align_corners = bool(align_corners)
-    if input.ndim not in (4, 5):
+    # What they mostly are, which is seen in no time.
+    if not (type(mode) is type(padding_mode) is type(theta_units) is str and type(align_corners) is bool):
+        arguments.check_options(
+            name, align_corners, mode=mode, padding_mode=padding_mode, theta_units=theta_units
+        )
+        align_corners = bool(align_corners)
+    if input.ndim != 4 and input.ndim != 5:
         raise ValueError(
             f"{name}: expected input of shape (N, C, H, W) or (N, C, D, H, W), but got {tuple(input.shape)}"
         )
-    out_size: tuple[int, ...] = input.shape[2:]
-    if size is not None:
-        out_size = arguments.lengths(name, "size", size, input.ndim - 2)
+    out_size: tuple[int, ...]
+    out_size = input.shape[2:] if size is None else arguments.lengths(name, "size", size, input.ndim - 2)
     if index is not None:
         index = arguments.numbers_of_images(name, index, input.device)
     if fill is not None and padding_mode != "zeros":
@@ -236,8 +238,6 @@ def _from_pixels(
 
 
 def _check_tensors(name: str, **tensors: object) -> None:
-    if {*map(type, tensors.values())} == {Tensor}:
-        return
     for tensor in tensors.values():
         if not isinstance(tensor, Tensor):
             *kinds, last = (type(tensor).__name__ for tensor in tensors.values())

@@ -19,7 +19,7 @@ def overridable(function: Callable[Parameters, Result]) -> Callable[Parameters, 
 
     @functools.wraps(function)
     def call(*args: Parameters.args, **options: Parameters.kwargs) -> Result:
-        given = (*args, *options.values())
+        given = (*args, *options.values()) if options else args
         if has_torch_function(given):
             return handle_torch_function(call, given, *args, **options)
         return function(*args, **options)

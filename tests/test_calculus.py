@@ -58,6 +58,20 @@ def test_second_order_of_nearest_and_shared_images(kind, device):
     assert gradgradcheck(lambda x, t: kind.warp(x[:1], t, size, fill=0.7), (input, theta))
 
 
+@kinds
+def test_both_orders_with_a_fill(kind, device):
+    input, theta, size = small(kind, device)
+    fill = torch.linspace(0.7, -1.3, input.shape[1], dtype=torch.float64, device=device)
+
+    def warp(x, t):
+        return kind.warp(x, t, size, fill=fill)
+
+    assert gradcheck(warp, (input, theta), check_forward_ad=True, check_batched_grad=True)
+    assert gradgradcheck(warp, (input, theta), check_fwd_over_rev=True)
+    trained = fill.clone().requires_grad_()
+    assert gradgradcheck(lambda x, t, f: kind.warp(x, t, size, fill=f), (input, theta, trained))
+
+
 @recent_torch
 @kinds
 def test_hessian(kind, device):

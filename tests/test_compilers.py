@@ -126,6 +126,40 @@ def test_channels_last_is_known_to_the_compiler(device):
     torch.testing.assert_close(y, affine_sample(x, maps(2, device)) + 1)
 
 
+@recent_torch
+@kinds
+@pytest.mark.parametrize("trained", (False, True))
+def test_fills_in_one_graph(kind, trained, device):
+    """A number, and a value for each channel, which may have a gradient of its own."""
+    x, theta = problem(kind, 3, 9, device)
+    fill = torch.linspace(-1, 2, kind.shape[1], device=device).requires_grad_(trained)
+
+    def warp(x, theta):
+        return kind.warp(x, theta, None, fill=fill) + kind.warp(x, theta, None, fill=0.5)
+
+    compiled = torch.compile(warp, fullgraph=True, dynamic=True, backend="aot_eager")
+    results = []
+    for f in (compiled, warp):
+        leaves = [x.clone().requires_grad_(), theta.clone().requires_grad_(), *[fill] * trained]
+        y = f(*leaves[:2])
+        results.append((y.detach(), *torch.autograd.grad(y.square().mean(), leaves)))
+    for ours, expected in zip(*results, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+@recent_torch
+def test_fills_are_exported_for_any_batch(device):
+    class Filled(nn.Module):
+        def forward(self, x, theta):
+            return affine_sample(x, theta, fill=[0.5, -1.0, 2.0]) + affine_sample(x, theta, fill=0.25)
+
+    batch = {0: torch.export.Dim("batch")}
+    inputs = problem(Affine, 2, 9, device)
+    program = torch.export.export(Filled(), inputs, dynamic_shapes=(batch, batch)).module()
+    inputs = problem(Affine, 5, 9, device)
+    torch.testing.assert_close(program(*inputs), Filled()(*inputs))
+
+
 class Warp(nn.Module):
     """A kind of warp, to the input's size."""
 
@@ -238,7 +272,10 @@ def test_opcheck(kind, dtype, memory_format, index, device):
     assert checked == {name.removeprefix("stn_ext::") for name in schemas if name.startswith("stn_ext::")}
 
 
-def test_opcheck_of_uint8(device):
-    x = torch.randint(0, 256, Affine.shape, dtype=torch.uint8, device=device)
-    rest = None, None, None, None, Affine.size, "bilinear", "zeros", False
+@pytest.mark.parametrize(
+    "dtype, mode", ((torch.uint8, "bilinear"), (torch.int16, "bilinear"), (torch.int64, "nearest"))
+)
+def test_opcheck_of_integers(dtype, mode, device):
+    x = torch.randint(0, 256, Affine.shape, device=device).to(dtype)
+    rest = None, None, None, None, Affine.size, mode, "zeros", False
     torch.library.opcheck(torch.ops.stn_ext.sample.default, (x, Affine.theta.to(device), *rest))

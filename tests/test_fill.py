@@ -8,7 +8,7 @@ import torch
 import stn_ext
 from stn_ext import reference
 from tests.maps import MAPS
-from tests.warps import WARPS, Affine, Volume
+from tests.warps import WARPS, Affine, Projective, ThinPlateSpline, Volume
 
 kinds = pytest.mark.parametrize("kind", WARPS.values(), ids=WARPS.keys())
 modes = pytest.mark.parametrize("mode", ("bilinear", "nearest"))
@@ -85,6 +85,77 @@ def test_uint8_keeps_its_image(kind, mode, device):
         y = kind.warp(x, theta, kind.size, mode=mode, fill=fill)
         assert y.dtype == torch.uint8 and torch.equal(y[whole], plain[whole])
         assert (y[inside < 0.9] == expected).all()
+
+
+def in_float64(kind, x, theta, grad, **options):
+    """The reference's value and gradients by x and theta."""
+    name = {Affine: "affine", Projective: "projective", ThinPlateSpline: "thin_plate_spline"}[kind]
+    points = (kind.points.double().to(x.device),) if kind is ThinPlateSpline else ()
+    x, theta = (t.detach().double().requires_grad_() for t in (x, theta))
+    y = getattr(reference, f"{name}_sample")(x, theta, *points, tuple(grad.shape[2:]), **options)
+    return y.detach(), *torch.autograd.grad(y, (x, theta), grad.double())
+
+
+@pytest.mark.parametrize("kind", (Affine, Projective, ThinPlateSpline))
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64))
+@pytest.mark.parametrize("memory_format", (torch.contiguous_format, torch.channels_last))
+@pytest.mark.parametrize("align_corners", (False, True))
+@pytest.mark.parametrize("channels", (1, 3, 20))
+def test_values_and_gradients_are_the_references(kind, dtype, memory_format, align_corners, channels, device):
+    """Of planes, of a few channels and of vectors of them, in tiles inside, outside and in between."""
+    x = torch.randn(2, channels, 40, 37, device=device).to(dtype=dtype, memory_format=memory_format)
+    grad = torch.randn(2, channels, 70, 90, device=device).to(dtype=dtype, memory_format=memory_format)
+    theta = 1.3 * kind.theta.to(device, dtype)
+    fill = torch.linspace(-3, 2, channels, device=device)
+    expected = in_float64(kind, x, theta, grad, align_corners=align_corners, fill=fill)
+    leaves = [t.clone().requires_grad_() for t in (x, theta)]
+    y = kind.warp(*leaves, grad.shape[2:], align_corners=align_corners, fill=fill)
+    ours = y.detach(), *torch.autograd.grad(y, leaves, grad)
+    # theta's gradient sums some 10^5 products, of both signs.
+    tolerances = (1e-4, 1e-4, 1e-2) if dtype == torch.float32 else (1e-11, 1e-11, 1e-9)
+    for a, b, tolerance in zip(ours, expected, tolerances, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=tolerance, atol=tolerance)
+
+
+@kinds
+def test_each_channel_has_its_own(kind, device):
+    """What is not finite in one channel is nothing to the others."""
+    x, theta = torch.randn(kind.shape, device=device), kind.theta.to(device)
+    fill = torch.tensor([torch.nan, 0.5, -torch.inf][: kind.shape[1]], device=device)
+    y = kind.warp(x, theta, kind.size, fill=fill)
+    for c, value in enumerate(fill.tolist()):
+        alone = kind.warp(x[:, c : c + 1], theta, kind.size, fill=value)
+        torch.testing.assert_close(y[:, c : c + 1], alone, rtol=0, atol=1e-6, equal_nan=True)
+
+
+@kinds
+@pytest.mark.parametrize("tensor", (False, True))
+def test_forward_mode(kind, tensor, device):
+    """The derivative along a change of images and of maps is that of images less the fill, in zeros."""
+    x = torch.randn(kind.shape, dtype=torch.float64, device=device)
+    theta = kind.theta.to(device)
+    fill = torch.tensor(0.7, dtype=torch.float64, device=device) if tensor else 0.7
+    along = torch.randn_like(x), torch.randn_like(theta)
+    ours = torch.func.jvp(lambda x, t: kind.warp(x, t, kind.size, fill=fill), (x, theta), along)
+    shifted = torch.func.jvp(lambda x, t: kind.warp(x - 0.7, t, kind.size) + 0.7, (x, theta), along)
+    for a, b in zip(ours, shifted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)  # sums of a few terms of about 1
+
+
+@kinds
+@pytest.mark.parametrize("mode", ("bilinear", "nearest"))
+def test_vmap(kind, mode, device):
+    """With one fill for all, and with one for each."""
+    x = torch.randn(3, *kind.shape, dtype=torch.float64, device=device)
+    theta, fills = kind.theta.to(device), torch.tensor([0.5, -2.0, 3.0], device=device)
+
+    def warp(x, fill):
+        return kind.warp(x, theta, kind.size, mode=mode, fill=fill)
+
+    ours = torch.func.vmap(warp, in_dims=(0, None))(x, 0.5), torch.func.vmap(warp)(x, fills)
+    loops = [warp(a, 0.5) for a in x], [warp(a, f) for a, f in zip(x, fills, strict=True)]
+    for a, b in zip(ours, loops, strict=True):
+        torch.testing.assert_close(a, torch.stack(b), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("fill", FILLS[:-1])  # the last one times a gradient is beyond all floats

@@ -65,6 +65,29 @@ def test_a_fill_that_the_dtype_does_not_hold_is_refused(dtype, fill):
         stn_ext.affine_sample(x, Affine.theta, mode="nearest", fill=fill)
 
 
+@kinds
+@pytest.mark.parametrize("dtype", ("int64", "bool", "uint32"))
+def test_a_fill_of_its_own_for_each_pixel(kind, dtype, device):
+    x, theta = labels(kind.shape, getattr(torch, dtype), device), kind.theta.to(device)
+    value = labels((2, 1, *kind.size), x.dtype, device)
+    inside = nearest(kind, torch.ones_like(x), theta, kind.size).bool()
+    expected = torch.where(inside, nearest(kind, x, theta, kind.size), value)
+    assert torch.equal(kind.warp(x, theta, kind.size, mode="nearest", fill=value), expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("channels_last", (False, True))
+@pytest.mark.parametrize("fill", (0, 1))
+def test_large_maps_of_many_channels(dtype, channels_last, fill, device):
+    """Of more bytes than are worth to be copied, in tiles inside, outside and in between."""
+    theta = 1.1 * Affine.theta.to(device)
+    x = labels((2, 5, 190, 230), getattr(torch, dtype), device)
+    expected = nearest(Affine, x, theta, (150, 210), fill)
+    given = x.contiguous(memory_format=torch.channels_last) if channels_last else x
+    y = stn_ext.affine_sample(given, theta, (150, 210), mode="nearest", fill=fill)
+    assert torch.equal(y, expected)
+
+
 def test_shared_images_and_an_index(device):
     x, theta = labels(Affine.shape, torch.int64, device), Affine.theta.to(device)
 
