@@ -2,7 +2,9 @@
 // compiler from pip comes without.
 #pragma once
 
-#include "cuda/kernels.h"
+#include <cstring>
+
+#include "cuda/half.h"
 
 namespace stn::cuda {
 

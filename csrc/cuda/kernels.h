@@ -7,7 +7,8 @@
 
 #include <cstdint>
 
-#include "cuda/problem.h"
+#include "cuda/gather_problem.h"
+#include "cuda/half.h"
 #include "cuda/warp.h"
 
 namespace stn::cuda {
@@ -15,14 +16,6 @@ namespace stn::cuda {
 // Pixels along an axis of the input, at most: what is computed in float holds whole coordinates of up to
 // twice as many, a period of reflection, and no more; and pixels are counted in 32 bits.
 constexpr int64_t longest_input(bool is_double) { return int64_t{1} << (is_double ? 30 : 23); }
-
-struct Half {
-  uint16_t bits;
-};
-
-struct BFloat16 {
-  uint16_t bits;
-};
 
 // One launch.
 template <class S>

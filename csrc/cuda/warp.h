@@ -7,7 +7,7 @@
 // normalized coordinates.
 #pragma once
 
-#include "cuda/problem.h"
+#include "cuda/gather_problem.h"
 #include "sampling/taps.h"
 
 namespace stn {

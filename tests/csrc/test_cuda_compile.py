@@ -9,6 +9,8 @@ from .cuda_compiler import ARCHITECTURES, compile_cuda
 # Of each source. The general ones: sample, moments and adjoint of images and volumes with and without a
 # tangent, and the bounds of both, in two dtypes; and the sums of moments.
 KERNELS = {"affine_kernels.cu": 37, "warp_kernels.cu": 2 * (3 * 2 * 2 + 2) + 1}
+# Of each kind of map: in each dtype, and of each element's size.
+KERNELS |= {"sample.cu": 4 * 7, "nearest.cu": 4 * 4, "grad_theta.cu": 4 * 4 + 1}
 
 # The frames that there are, in bytes: arrays that are indexed by an axis' number, which only a launch knows.
 FRAMES = {

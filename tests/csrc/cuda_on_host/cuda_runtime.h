@@ -145,6 +145,13 @@ inline unsigned __ballot_sync(unsigned, bool chosen) {
   return mask;
 }
 
+inline bool __all_sync(unsigned mask, bool value) { return __ballot_sync(mask, value) == mask; }
+
+// Of a whole warp. The thread sanitizer sees a barrier's order.
+inline void __syncwarp() { cuda_on_host::shuffle(0, 0); }
+
+inline float __fdividef(float a, float b) { return a / b; }
+
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 
 template <class... Parameters, class... Arguments>

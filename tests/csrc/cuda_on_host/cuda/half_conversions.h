@@ -1,7 +1,9 @@
 // float16 to and from float on the host, by the compiler's own type.
 #pragma once
 
-#include "cuda/kernels.h"
+#include <cstring>
+
+#include "cuda/half.h"
 
 namespace stn::cuda {
 

@@ -1,0 +1,444 @@
+// grad_theta: the gradient by the map's coefficients, from the slopes of the image where output pixels fall.
+#include <cuda_runtime.h>
+
+#include "grad_theta.cuh"
+#include "launches.h"
+#include "taps.cuh"
+
+namespace stn::cuda {
+namespace {
+
+constexpr int kPair = 2;  // pixels of a thread whose loads are issued together
+
+// Magnitudes in an order that has room for infinity and, behind it, what is not a number. A double's is
+// rounded up.
+__device__ inline uint32_t magnitude(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, sizeof(bits));
+  return bits & 0x7fffffff;
+}
+[[maybe_unused]] __device__ inline uint32_t magnitude(double x) {
+  const uint32_t bits = magnitude(static_cast<float>(x));
+  return bits + (bits < 0x7f800000 && x != 0);
+}
+
+// What a block's threads add up of the derivatives of the loss by the streams, in the output's pixels from
+// the block's first one on. In shared memory: between pixels, registers have other uses.
+template <int streams, class T>
+struct Sums {
+  T total[streams][kMostThreads], by_row[streams][kMostThreads];
+
+  __device__ void begin() {
+    for (int s = 0; s < streams; ++s) total[s][thread_number()] = by_row[s][thread_number()] = 0;
+  }
+  __device__ void add(const T (&by)[streams], int row) {
+#pragma unroll
+    for (int s = 0; s < streams; ++s) {
+      total[s][thread_number()] += by[s];
+      by_row[s][thread_number()] += by[s] * static_cast<T>(row);
+    }
+  }
+};
+
+// The derivatives by the streams from those by the coordinates, up to PixelScale's scale; by_along: those by
+// the tangents (StreamGradient, sampling/maps.h).
+template <MapKind kind, int dims, class T>
+__device__ void stream_gradient(const Problem& p, const Spot<dims, T>& spot, const T (&by_at)[dims],
+                                const T (&by_along)[dims], T (&by)[streams_of(kind)]) {
+#pragma unroll
+  for (int d = 0; d < dims; ++d) by[d] = by_at[d];
+  if constexpr (kind == MapKind::projective) {
+    const bool tangent = p.tangent.data != nullptr;
+    T depth = 0;
+#pragma unroll
+    for (int d = 0; d < dims; ++d) {
+      if (tangent) {
+        by[d] -= by_along[d] * spot.ratio;
+        depth += by_along[d] * (spot.centered[d] * spot.ratio - spot.along[d]);
+      }
+      by[d] *= spot.inverse;
+      depth -= by_at[d] * spot.centered[d];
+    }
+    by[dims] = depth * spot.inverse;
+  }
+}
+
+// ---- warps whose pixels all lie within the image ----
+
+// Adds a channel's gradient times each tap.
+template <class S, int dims>
+__device__ void tap_sums_inside(const Problem& p, int channels, const char* const (&pixels)[kPair],
+                                const char* grad, float (&sum)[kPair][1 << dims], uint32_t* most) {
+  constexpr int taps = 1 << dims;
+  const int64_t step[3] = {static_cast<int32_t>(p.input.axis[0]), static_cast<int32_t>(p.input.axis[1]),
+                           p.input.axis[2]};
+  const char* from[kPair];
+#pragma unroll
+  for (int k = 0; k < kPair; ++k) {
+    from[k] = pixels[k];
+#pragma unroll
+    for (int t = 0; t < taps; ++t) sum[k][t] = 0;
+  }
+#pragma unroll 1
+  for (int c = channels; c > 0; --c) {
+    float value[kPair][taps], g[kPair];
+#pragma unroll
+    for (int k = 0; k < kPair; ++k) {
+      g[k] = load(reinterpret_cast<const S*>(grad + k * kWarpRows * p.grad.axis[1]));
+#pragma unroll
+      for (int t = 0; t < taps; ++t) {
+        int64_t offset = 0;
+        for (int d = 0; d < dims; ++d) offset += t >> d & 1 ? step[d] : 0;
+        value[k][t] = load(reinterpret_cast<const S*>(from[k] + offset));
+      }
+      from[k] += p.input.channel;
+    }
+#pragma unroll
+    for (int k = 0; k < kPair; ++k) {
+      const uint32_t size = magnitude(g[k]);
+      *most = size > *most ? size : *most;
+#pragma unroll
+      for (int t = 0; t < taps; ++t) sum[k][t] += g[k] * value[k][t];
+    }
+    grad += p.grad.channel;
+  }
+}
+
+template <MapKind kind, int dims>
+__device__ void slopes_inside(const Problem& p, const Plan<kind, float>& plan, int j, int i,
+                              const int64_t (&at)[dims], const float (&sum)[1 << dims],
+                              float (&by)[streams_of(kind)]) {
+  Spot<dims, float> spot{};
+  AxisWeights<float> a[dims];
+  float by_at[dims];
+#pragma unroll
+  for (int d = 0; d < dims; ++d) {
+    const float frac = fraction(at[d]);
+    a[d] = {1 - frac, frac, -1, 1};
+    if constexpr (kind == MapKind::projective)
+      spot.centered[d] =
+          (static_cast<float>(static_cast<int>(at[d] >> 32)) - static_cast<float>(p.axis[d].center)) + frac;
+  }
+  if constexpr (kind == MapKind::projective)
+    spot.inverse = plan.depth.inverse_at(j - plan.half_columns, i - plan.half_rows);
+#pragma unroll
+  for (int d = 0; d < dims; ++d) {
+    by_at[d] = 0;
+#pragma unroll
+    for (int t = 0; t < 1 << dims; ++t) by_at[d] += tap_product<dims>(a, t, 1 << d) * sum[t];
+  }
+  const float none[dims] = {};
+  stream_gradient<kind>(p, spot, by_at, none, by);
+}
+
+// ---- any pixels, one a lane at a time ----
+
+// What a pixel's channels need, and what they give. Where lanes share pixels, it lies in shared memory.
+template <int dims, class T>
+struct Reads {
+  int64_t first, step[dims];
+  const char* grad;  // null: there is no such pixel
+  unsigned used, exist;
+  T sum[1 << dims];
+  typename If<sizeof(T) == 4, Spot<dims, T>>::type spot;  // until then registers have other uses
+
+  __device__ int64_t offset(int t) const {
+    int64_t sum = 0;
+#pragma unroll
+    for (int d = 0; d < dims; ++d) sum += t >> d & 1 ? step[d] : 0;
+    return sum;
+  }
+};
+
+// The sum of each tap times the gradient over every `step`th channel.
+template <class S, int dims, class T>
+__device__ void tap_sums(const Problem& p, const Part& part, const Reads<dims, T>& reads, const char* image,
+                         int begin, int step, T (&sum)[1 << dims], uint32_t* most) {
+  for (T& s : sum) s = 0;
+  if (!reads.grad) return;
+  const char *from = image + reads.first + begin * p.input.channel,
+             *grad = reads.grad + begin * p.grad.channel;
+  const T* fill = static_cast<const T*>(p.fill);
+#pragma unroll 1
+  for (int c = begin; c < part.channels; c += step) {
+    T value[1 << dims];
+#pragma unroll
+    for (int t = 0; t < 1 << dims; ++t) {
+      const bool read = reads.used & reads.exist & 1 << t;
+      value[t] = read ? load(reinterpret_cast<const S*>(from + reads.offset(t))) : T(0);
+    }
+    const T g = load(reinterpret_cast<const S*>(grad));
+    const uint32_t size = magnitude(g);
+    *most = size > *most ? size : *most;
+    if (fill) {
+#pragma unroll
+      for (int t = 0; t < 1 << dims; ++t) {
+        if (reads.used & ~reads.exist & 1 << t) value[t] = fill[(part.channel + c) * p.fill_step];
+      }
+    }
+#pragma unroll
+    for (int t = 0; t < 1 << dims; ++t) {
+      if (reads.used & (fill ? ~0u : reads.exist) & 1 << t) sum[t] += g * value[t];
+    }
+    from += step * p.input.channel;
+    grad += step * p.grad.channel;
+  }
+}
+
+// A tap without a weight takes no part: it may be infinite.
+template <int dims, bool tangent, class T>
+__device__ T slope(const AxisWeights<T> (&a)[dims], const T (&along)[dims], int d,
+                   const T (&sum)[1 << dims]) {
+  T total = 0;
+#pragma unroll
+  for (int t = 0; t < 1 << dims; ++t) {
+    const T weight = slope_weight<dims, tangent>(a, along, t, d);
+    if (weight != 0) total += weight * sum[t];
+  }
+  return total;
+}
+
+// The derivatives by a pixel's streams; by all lanes of a warp, each of which has a pixel.
+template <class S, MapKind kind, class T>
+__device__ void pixel_gradient(const Problem& p, const Part& part, const Tiles& tiles,
+                               const Plan<kind, T>& plan, int j, int i, const Bend<T>& bend, const char* grad,
+                               Reads<dims_of(kind), T>* shared, T (&by)[streams_of(kind)], uint32_t* most) {
+  constexpr int dims = dims_of(kind);
+  auto spot = spot_of<true>(p, plan, j, i, bend);
+  const bool tangent = p.tangent.data != nullptr, both = tangent && kind == MapKind::projective;
+  AxisWeights<T> a[dims];
+#pragma unroll
+  for (int d = 0; d < dims; ++d) a[d] = axis_weights(spot.at[d], p.axis[d], p.padding);
+  Reads<dims, T> reads;
+  {
+    const Places<dims> places(p, p.input, spot.at);
+    reads.first = places.first;
+    reads.exist = places.exist;
+    for (int d = 0; d < dims; ++d) reads.step[d] = places.step[d];
+  }
+  reads.grad = grad;
+  if constexpr (sizeof(T) == 4) reads.spot = spot;
+  reads.used = 0;
+#pragma unroll
+  for (int t = 0; t < 1 << dims; ++t) {
+    bool used = false;
+#pragma unroll
+    for (int d = 0; d < dims; ++d) {
+      if (tangent) used |= slope_weight<dims, true>(a, spot.along, t, d) != 0;
+      if (!tangent || both) used |= slope_weight<dims, false>(a, spot.along, t, d) != 0;
+    }
+    reads.used |= static_cast<unsigned>(used) << t;
+  }
+  Reads<dims, T>* all = shared + warp_number() * kWarp;
+  all[lane_number()] = reads;
+  __syncwarp();
+  const int lane = lane_number() % tiles.lanes;
+#pragma unroll 1
+  for (int other = lane_number() / tiles.lanes; other < kWarp; other += kWarp / tiles.lanes) {
+    T sum[1 << dims];
+    tap_sums<S>(p, part, all[other], plan.input, lane, tiles.lanes, sum, most);
+#pragma unroll 1
+    for (int step = tiles.lanes / 2; step > 0; step /= 2) {
+#pragma unroll
+      for (T& s : sum) s += __shfl_xor_sync(kWholeWarp, s, step);
+    }
+#pragma unroll
+    for (int t = 0; t < 1 << dims; ++t) {
+      if (lane == 0) all[other].sum[t] = sum[t];
+    }
+  }
+  __syncwarp();
+  T sum[1 << dims];
+#pragma unroll
+  for (int t = 0; t < 1 << dims; ++t) sum[t] = all[lane_number()].sum[t];
+  if constexpr (sizeof(T) == 4) spot = all[lane_number()].spot;
+#pragma unroll
+  for (int d = 0; d < dims; ++d) a[d] = axis_weights(spot.at[d], p.axis[d], p.padding);
+  T by_at[dims], by_along[dims] = {};
+#pragma unroll
+  for (int d = 0; d < dims; ++d) {
+    by_at[d] = tangent ? slope<dims, true>(a, spot.along, d, sum) : slope<dims, false>(a, spot.along, d, sum);
+    if (both) by_along[d] = slope<dims, false>(a, spot.along, d, sum);
+  }
+  stream_gradient<kind>(p, spot, by_at, by_along, by);
+}
+
+// ---- sums ----
+
+// A block's sums to where it leaves them: (streams, basis) of normalized coordinates.
+template <int streams, class T>
+__device__ void leave(const Problem& p, const Part& part, const Sums<streams, T>& sums, int column, int dims,
+                      bool linear, uint32_t size, double* to, uint32_t* most) {
+  __shared__ double by_warp[kMostWarps][streams][3];
+  __shared__ uint32_t most_by_warp[kMostWarps];
+  const int warps = static_cast<int>(blockDim.x) / kWarp;
+  for (int step = kWarp / 2; step > 0; step /= 2) {
+    const uint32_t other = __shfl_xor_sync(kWholeWarp, size, step);
+    size = other > size ? other : size;
+  }
+  if (lane_number() == 0) most_by_warp[warp_number()] = size;
+#pragma unroll
+  for (int s = 0; s < streams; ++s) {
+    const T total = sums.total[s][thread_number()];
+    const T values[3] = {total * static_cast<T>(column), sums.by_row[s][thread_number()], total};
+#pragma unroll
+    for (int e = 0; e < 3; ++e) {
+      const T sum = sum_over_warp(values[e]);
+      if (lane_number() == 0) by_warp[warp_number()][s][e] = static_cast<double>(sum);
+    }
+  }
+  __syncthreads();
+  const int s = thread_number();
+  if (!linear || s > streams) return;
+  if (s == streams) {
+    uint32_t all = 0;
+    for (int w = 0; w < warps; ++w) all = most_by_warp[w] > all ? most_by_warp[w] : all;
+    if (most) *most = all;
+    return;
+  }
+  double sum[3] = {};
+#pragma unroll
+  for (int w = 0; w < kMostWarps; ++w) {
+    for (int e = 0; e < 3; ++e) sum[e] += w < warps ? by_warp[w][s][e] : 0;
+  }
+  const double scale = s == 0 ? p.axis[0].scale : s == 1 ? p.axis[1].scale : dims == 3 ? p.axis[2].scale : 1;
+  to += s * p.basis + p.radial();
+  to[0] = scale * p.axis[0].step * (sum[0] + (part.column - p.axis[0].middle) * sum[2]);
+  to[1] = scale * p.axis[1].step * (sum[1] + (part.row - p.axis[1].middle) * sum[2]);
+  if (dims == 3) to[2] = scale * p.axis[2].step * (part.slice - p.axis[2].middle) * sum[2];
+  to[dims] = scale * sum[2];
+}
+
+template <class S, MapKind kind>
+__global__ void __launch_bounds__(kMostThreads, sizeof(S) < 8 ? 4 : 2)
+    grad_theta(const __grid_constant__ Problem p, const __grid_constant__ Tiles tiles, double* partial,
+               uint32_t* most) {
+  using T = Computed<S>;
+  constexpr int dims = dims_of(kind), streams = streams_of(kind);
+  constexpr bool spline = kind == MapKind::spline;
+  __shared__ Plan<kind, T> plan;
+  __shared__ Reads<dims, T> shared[kMostThreads];
+  __shared__ typename If<spline, RadialSums<T>>::type radial;
+  __shared__ Sums<streams, T> sums;
+  const Pixels at(tiles);
+  sums.begin();
+  uint32_t largest = 0;
+  plan_tile(p, tiles, p.grad, &plan);
+  const Part& part = plan.part;
+  if constexpr (spline) radial.begin(p, part.function);
+  const int columns = p.axis[0].out - part.column,
+            rows = p.axis[1].out - part.row;  // from the tile's first on
+  bool fast = false;
+  if constexpr (sizeof(T) == 4)
+    fast = p.narrow && !p.tangent.data && tiles.lanes == 1 && at.column < columns && plan.tame();
+#pragma unroll 1
+  for (int pair = 0; pair < tiles.bands * kTogether / kPair; ++pair) {
+    const int i = at.row + pair * kPair * kWarpRows;
+    const char* grad = plan.output + at.column * p.grad.axis[0] + i * p.grad.axis[1];
+    Bend<T> bend[kPair] = {};
+    T by[kPair][streams] = {};  // of splines alone
+    const auto keep = [&](int k, const T(&own)[streams]) {
+      sums.add(own, i + k * kWarpRows);
+      if constexpr (spline) {
+        for (int s = 0; s < streams; ++s) {
+          by[0][s] = k == 0 ? own[s] : by[0][s];
+          by[1][s] = k == 1 ? own[s] : by[1][s];
+        }
+      }
+    };
+    if constexpr (spline) bend_of(p, part.map, part.column + at.column, part.row + i, &plan.staged, bend);
+    bool inside = false;
+    if constexpr (sizeof(T) == 4) {
+      int64_t places[kPair][dims];
+      const char* from[kPair];
+      inside = fast && i + (kPair - 1) * kWarpRows < rows;
+      inside &= inside_of(p, plan, at.column, i, bend, plan.input, places, from);
+      inside = __all_sync(kWholeWarp, inside);
+      if (inside) {
+        float sum[kPair][1 << dims];
+        tap_sums_inside<S, dims>(p, part.channels, from, grad, sum, &largest);
+#pragma unroll
+        for (int k = 0; k < kPair; ++k) {
+          T own[streams];
+          slopes_inside<kind>(p, plan, at.column, i + k * kWarpRows, places[k], sum[k], own);
+          keep(k, own);
+        }
+      }
+    }
+    if (!inside) {
+#pragma unroll 1
+      for (int k = 0; k < kPair; ++k) {
+        const bool exists = at.column < columns && i + k * kWarpRows < rows;
+        Bend<T> own_bend = bend[0];
+        if (k == 1) own_bend = bend[1];
+        T own[streams];
+        pixel_gradient<S>(p, part, tiles, plan, at.column, i + k * kWarpRows, own_bend,
+                          exists ? grad + k * kWarpRows * p.grad.axis[1] : nullptr, shared, own, &largest);
+        if (exists) keep(k, own);
+      }
+    }
+    if constexpr (spline) radial.add(p, part.column + at.column, part.row + i, by);
+  }
+  const int64_t slot = part.map * tiles.per_map + part.place;
+  double* to = partial + slot * streams * p.basis;
+  leave(p, part, sums, at.column, dims, part.function == 0, largest, to, most ? most + slot : nullptr);
+  if constexpr (spline) radial.leave(p, to);
+}
+
+__global__ void __launch_bounds__(kMostThreads) finish(const __grid_constant__ Partial partial) {
+  finish_gradient(partial, static_cast<int64_t>(blockIdx.x) * kMostWarps + warp_number());
+}
+
+// ---- launches ----
+
+inline Tiles gradient_tiles(const Problem& p, int64_t element) {
+  Tiles t = output_tiles(p, lanes_of(p, p.input, element));
+  if (p.kind == MapKind::spline && p.radial() > kStaged) t.functions = (p.radial() + kStaged - 1) / kStaged;
+  return t;
+}
+
+template <class S>
+cudaError_t launch_stored(const Problem& p, double* sums, uint32_t* most, cudaStream_t stream) {
+  const Tiles tiles = gradient_tiles(p, sizeof(S));
+  const auto run = [&](void (*kernel)(Problem, Tiles, double*, uint32_t*)) {
+    return launch(kernel, tiles.blocks(p.maps), tiles.threads, stream, p, tiles, sums, most);
+  };
+  switch (p.kind) {
+    case MapKind::affine:
+      return run(grad_theta<S, MapKind::affine>);
+    case MapKind::projective:
+      return run(grad_theta<S, MapKind::projective>);
+    case MapKind::spline:
+      return run(grad_theta<S, MapKind::spline>);
+    case MapKind::volume:
+      return run(grad_theta<S, MapKind::volume>);
+  }
+  return cudaErrorInvalidValue;
+}
+
+}  // namespace
+
+int64_t partial_blocks(const Problem& p) { return gradient_tiles(p, p.element).per_map; }
+
+cudaError_t launch_partial_grad_theta(const Problem& p, const Partial& partial, cudaStream_t stream) {
+  switch (p.storage) {
+    case Storage::f32:
+      return launch_stored<float>(p, partial.sums, partial.most, stream);
+    case Storage::f64:
+      return launch_stored<double>(p, partial.sums, partial.most, stream);
+    case Storage::f16:
+      return launch_stored<Half>(p, partial.sums, partial.most, stream);
+    case Storage::bf16:
+      return launch_stored<BFloat16>(p, partial.sums, partial.most, stream);
+    default:
+      return cudaErrorInvalidValue;
+  }
+}
+
+cudaError_t launch_grad_theta(const Problem& p, const Partial& partial, cudaStream_t stream) {
+  const cudaError_t error = launch_partial_grad_theta(p, partial, stream);
+  if (error != cudaSuccess) return error;
+  return launch(finish, ceil_div(partial.warps(), kMostWarps), kMostThreads, stream, partial);
+}
+
+}  // namespace stn::cuda

@@ -1,0 +1,219 @@
+// sample: the output, read from the images where the map says.
+#include <cuda_runtime.h>
+
+#include "launches.h"
+#include "taps.cuh"
+
+namespace stn::cuda {
+namespace {
+
+// ---- warps whose pixels all lie within the image: no padding, no tap without a weight ----
+
+template <class S, int dims>
+__device__ void sample_inside(const Problem& p, int channels, const char* const (&pixels)[kTogether],
+                              const int64_t (&places)[kTogether][dims], char* out) {
+  constexpr int taps = 1 << dims;
+  const int64_t step[3] = {static_cast<int32_t>(p.input.axis[0]), static_cast<int32_t>(p.input.axis[1]),
+                           p.input.axis[2]};
+  float weight[kTogether][taps];
+  const char* from[kTogether];
+#pragma unroll
+  for (int k = 0; k < kTogether; ++k) {
+    from[k] = pixels[k];
+    AxisWeights<float> a[dims];
+    for (int d = 0; d < dims; ++d) {
+      const float frac = fraction(places[k][d]);
+      a[d] = {1 - frac, frac, 0, 0};
+    }
+#pragma unroll
+    for (int t = 0; t < taps; ++t) weight[k][t] = tap_product<dims>(a, t, 0);
+  }
+#pragma unroll 1
+  for (int c = channels; c > 0; --c) {
+    float value[kTogether][taps];
+#pragma unroll
+    for (int k = 0; k < kTogether; ++k) {
+#pragma unroll
+      for (int t = 0; t < taps; ++t) {
+        int64_t offset = 0;
+        for (int d = 0; d < dims; ++d) offset += t >> d & 1 ? step[d] : 0;
+        value[k][t] = load(reinterpret_cast<const S*>(from[k] + offset));
+      }
+      from[k] += p.input.channel;
+    }
+    char* to = out;
+#pragma unroll
+    for (int k = 0; k < kTogether; ++k) {
+      float sum = weight[k][0] * value[k][0];
+      for (int t = 1; t < taps; ++t) sum += weight[k][t] * value[k][t];
+      store(sum, reinterpret_cast<S*>(to));
+      to += p.output.axis[1] * kWarpRows;
+    }
+    out += p.output.channel;
+  }
+}
+
+// ---- any pixels, one a lane at a time ----
+
+// What a pixel's channels need. Where lanes share pixels, it lies in shared memory.
+template <int dims, class T>
+struct Taps {
+  int64_t first, step[dims];
+  char* to;                      // null: there is no such pixel
+  T weight[1 << dims], outside;  // outside: of all taps that have no place in memory
+
+  __device__ int64_t offset(int t) const {
+    int64_t sum = first;
+#pragma unroll
+    for (int d = 0; d < dims; ++d) sum += t >> d & 1 ? step[d] : 0;
+    return sum;
+  }
+};
+
+template <int dims, class T>
+__device__ void weigh(const Problem& p, const Spot<dims, T>& spot, Taps<dims, T>* taps) {
+  const Places<dims> places(p, p.input, spot.at);
+  AxisWeights<T> a[dims];
+#pragma unroll
+  for (int d = 0; d < dims; ++d) a[d] = axis_weights(spot.at[d], p.axis[d], p.padding);
+  taps->first = places.first;
+  for (int d = 0; d < dims; ++d) taps->step[d] = places.step[d];
+  taps->outside = 0;
+  const bool tangent = p.tangent.data != nullptr;
+#pragma unroll
+  for (int t = 0; t < 1 << dims; ++t) {
+    const T weight =
+        tangent ? value_weight<dims, true>(a, spot.along, t) : value_weight<dims, false>(a, spot.along, t);
+    const bool exists = places.exist >> t & 1;
+    taps->weight[t] = exists ? weight : T(0);
+    if (!exists) taps->outside += weight;
+  }
+}
+
+// Every `step`th channel of a pixel.
+template <class S, int dims, class T>
+__device__ void sample_pixel(const Problem& p, const Part& part, const Taps<dims, T>& taps, const char* image,
+                             int begin, int step) {
+  if (!taps.to) return;
+  const char* from = image + taps.first + begin * p.input.channel;
+  char* to = taps.to + begin * p.output.channel;
+  const T* fill = static_cast<const T*>(p.fill);
+#pragma unroll 1
+  for (int c = begin; c < part.channels; c += step) {
+    T value[1 << dims];
+#pragma unroll
+    for (int t = 0; t < 1 << dims; ++t) {
+      value[t] =
+          taps.weight[t] != 0 ? load(reinterpret_cast<const S*>(from + (taps.offset(t) - taps.first))) : T(0);
+    }
+    // A tap of weight 0 takes no part.
+    T sum = taps.outside != 0 ? taps.outside * (fill ? fill[(part.channel + c) * p.fill_step] : T(0)) : T(0);
+#pragma unroll
+    for (int t = 0; t < 1 << dims; ++t) sum += taps.weight[t] * value[t];
+    store(sum, reinterpret_cast<S*>(to));
+    from += step * p.input.channel;
+    to += step * p.output.channel;
+  }
+}
+
+template <class S, MapKind kind>
+__global__ void __launch_bounds__(kMostThreads, sizeof(S) < 8 ? 4 : 2)
+    sample(const __grid_constant__ Problem p, const __grid_constant__ Tiles tiles) {
+  using T = Computed<S>;
+  constexpr int dims = dims_of(kind);
+  __shared__ Plan<kind, T> plan;
+  __shared__ Taps<dims, T> shared[kMostThreads];
+  plan_tile(p, tiles, p.output, &plan);
+  const Part& part = plan.part;
+  const Pixels at(tiles);
+  const int columns = p.axis[0].out - part.column,
+            rows = p.axis[1].out - part.row;  // from the tile's first on
+  bool fast = false;
+  if constexpr (sizeof(T) == 4) {
+    fast = p.narrow && !p.tangent.data && tiles.lanes == 1 && at.column < columns && plan.tame();
+  }
+#pragma unroll 1
+  for (int band = 0; band < tiles.bands; ++band) {
+    const int i = at.row + band * kBandRows;
+    char* to = plan.output + at.column * p.output.axis[0] + i * p.output.axis[1];
+    Bend<T> bend[kTogether] = {};
+    if constexpr (kind == MapKind::spline)
+      bend_of(p, part.map, part.column + at.column, part.row + i, &plan.staged, bend);
+    if constexpr (sizeof(T) == 4) {
+      const char* from[kTogether];
+      int64_t places[kTogether][dims];
+      const bool exist = fast && i + (kTogether - 1) * kWarpRows < rows;
+      const bool inside = inside_of(p, plan, at.column, i, bend, plan.input, places, from);
+      if (__all_sync(kWholeWarp, exist && inside)) {
+        sample_inside<S>(p, part.channels, from, places, to);
+        continue;
+      }
+    }
+#pragma unroll 1
+    for (int k = 0; k < kTogether; ++k) {
+      const int row = i + k * kWarpRows;
+      Bend<T> by = bend[0];
+#pragma unroll
+      for (int other = 1; other < kTogether; ++other) {
+        if (k == other) by = bend[other];
+      }
+      Taps<dims, T> taps;
+      weigh(p, spot_of<false>(p, plan, at.column, row, by), &taps);
+      const bool exists = row < rows && at.column < columns;
+      taps.to = exists ? to + k * kWarpRows * p.output.axis[1] : nullptr;
+      Taps<dims, T>* all = shared + warp_number() * kWarp;
+      all[lane_number()] = taps;
+      __syncwarp();
+      const int lane = lane_number() % tiles.lanes;
+      for (int other = lane_number() / tiles.lanes; other < kWarp; other += kWarp / tiles.lanes)
+        sample_pixel<S>(p, part, all[other], plan.input, lane, tiles.lanes);
+      __syncwarp();
+    }
+  }
+}
+
+// ---- launches ----
+
+template <class S>
+cudaError_t launch_stored(const Problem& p, cudaStream_t stream) {
+  const Tiles tiles = output_tiles(p, lanes_of(p, p.input, sizeof(S)));
+  const auto run = [&](void (*kernel)(Problem, Tiles)) {
+    return launch(kernel, tiles.blocks(p.maps), tiles.threads, stream, p, tiles);
+  };
+  switch (p.kind) {
+    case MapKind::affine:
+      return run(sample<S, MapKind::affine>);
+    case MapKind::projective:
+      return run(sample<S, MapKind::projective>);
+    case MapKind::spline:
+      return run(sample<S, MapKind::spline>);
+    case MapKind::volume:
+      return run(sample<S, MapKind::volume>);
+  }
+  return cudaErrorInvalidValue;
+}
+
+}  // namespace
+
+cudaError_t launch_sample(const Problem& p, cudaStream_t stream) {
+  if (p.nearest) return launch_nearest(p, stream);
+  switch (p.storage) {
+    case Storage::f32:
+      return launch_stored<float>(p, stream);
+    case Storage::f64:
+      return launch_stored<double>(p, stream);
+    case Storage::f16:
+      return launch_stored<Half>(p, stream);
+    case Storage::bf16:
+      return launch_stored<BFloat16>(p, stream);
+    case Storage::u8:
+      return launch_stored<uint8_t>(p, stream);
+    case Storage::i16:
+      return launch_stored<int16_t>(p, stream);
+    case Storage::u16:
+      return launch_stored<uint16_t>(p, stream);
+  }
+  return cudaErrorInvalidValue;
+}
+
+}  // namespace stn::cuda

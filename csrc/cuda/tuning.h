@@ -1,0 +1,32 @@
+// What was chosen for speed, and why.
+#pragma once
+
+namespace stn::cuda {
+
+constexpr int kWarp = 32;
+constexpr int kMostWarps = 8;  // of a block: 256 threads, of which four blocks with 64 registers each fit
+constexpr int kMostThreads = kMostWarps * kWarp;
+
+// A warp's pixels lie side by side in so many columns: of a turned map, 16 x 2 touch 9 to 17 lines of the
+// input where 32 x 1 touch 32, and their stores still fill sectors.
+constexpr int kWarpColumns = 16, kWarpRows = kWarp / kWarpColumns;
+
+// Pixels of a thread whose loads are issued before the first of them is used: 16 loads of four taps, with the
+// pixels' weights and pointers in 64 registers.
+constexpr int kTogether = 4;
+constexpr int kBandRows = kWarpRows * kTogether;  // rows that a warp works on at a time
+
+// Such bands that a warp works through, where there are rows for it: a block's coordinates are planned once
+// for 32 x 64 pixels.
+constexpr int kBands = 2;
+
+constexpr int kLeastChannels = 8;          // of a block, where channels are divided over blocks
+constexpr long long kWantedBlocks = 2048;  // enough to fill any GPU; more only where the work gives them
+
+// Control points of a spline that are kept in shared memory at a time.
+constexpr int kStaged = 64;
+
+// Bytes of neighboring channels that the lanes of a pixel read together: a sector.
+constexpr int kSector = 32;
+
+}  // namespace stn::cuda
