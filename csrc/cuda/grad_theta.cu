@@ -8,8 +8,6 @@
 namespace stn::cuda {
 namespace {
 
-constexpr int kPair = 2;  // pixels of a thread whose loads are issued together
-
 // Magnitudes in an order that has room for infinity and, behind it, what is not a number. A double's is
 // rounded up.
 __device__ inline uint32_t magnitude(float x) {
@@ -27,8 +25,10 @@ __device__ inline uint32_t magnitude(float x) {
 template <int streams, class T>
 struct Sums {
   T total[streams][kMostThreads], by_row[streams][kMostThreads];
+  uint32_t most[kMostThreads];
 
   __device__ void begin() {
+    most[thread_number()] = 0;
     for (int s = 0; s < streams; ++s) total[s][thread_number()] = by_row[s][thread_number()] = 0;
   }
   __device__ void add(const T (&by)[streams], int row) {
@@ -66,24 +66,25 @@ __device__ void stream_gradient(const Problem& p, const Spot<dims, T>& spot, con
 // ---- warps whose pixels all lie within the image ----
 
 // Adds a channel's gradient times each tap.
-template <class S, int dims>
-__device__ void tap_sums_inside(const Problem& p, int channels, const char* const (&pixels)[kPair],
-                                const char* grad, float (&sum)[kPair][1 << dims], uint32_t* most) {
+template <class S, int count, int dims>
+__device__ void tap_sums_inside(const Problem& p, int channels, const char* const (&pixels)[count],
+                                const char* grad, float (&sum)[count][1 << dims], uint32_t* most) {
   constexpr int taps = 1 << dims;
   const int64_t step[3] = {static_cast<int32_t>(p.input.axis[0]), static_cast<int32_t>(p.input.axis[1]),
                            p.input.axis[2]};
-  const char* from[kPair];
+  uint32_t largest = *most;
+  const char* from[count];
 #pragma unroll
-  for (int k = 0; k < kPair; ++k) {
+  for (int k = 0; k < count; ++k) {
     from[k] = pixels[k];
 #pragma unroll
     for (int t = 0; t < taps; ++t) sum[k][t] = 0;
   }
 #pragma unroll 1
   for (int c = channels; c > 0; --c) {
-    float value[kPair][taps], g[kPair];
+    float value[count][taps], g[count];
 #pragma unroll
-    for (int k = 0; k < kPair; ++k) {
+    for (int k = 0; k < count; ++k) {
       g[k] = load(reinterpret_cast<const S*>(grad + k * kWarpRows * p.grad.axis[1]));
 #pragma unroll
       for (int t = 0; t < taps; ++t) {
@@ -94,14 +95,15 @@ __device__ void tap_sums_inside(const Problem& p, int channels, const char* cons
       from[k] += p.input.channel;
     }
 #pragma unroll
-    for (int k = 0; k < kPair; ++k) {
+    for (int k = 0; k < count; ++k) {
       const uint32_t size = magnitude(g[k]);
-      *most = size > *most ? size : *most;
+      largest = size > largest ? size : largest;
 #pragma unroll
       for (int t = 0; t < taps; ++t) sum[k][t] += g[k] * value[k][t];
     }
     grad += p.grad.channel;
   }
+  *most = largest;
 }
 
 template <MapKind kind, int dims>
@@ -156,6 +158,7 @@ __device__ void tap_sums(const Problem& p, const Part& part, const Reads<dims, T
                          int begin, int step, T (&sum)[1 << dims], uint32_t* most) {
   for (T& s : sum) s = 0;
   if (!reads.grad) return;
+  uint32_t largest = *most;
   const char *from = image + reads.first + begin * p.input.channel,
              *grad = reads.grad + begin * p.grad.channel;
   const T* fill = static_cast<const T*>(p.fill);
@@ -169,7 +172,7 @@ __device__ void tap_sums(const Problem& p, const Part& part, const Reads<dims, T
     }
     const T g = load(reinterpret_cast<const S*>(grad));
     const uint32_t size = magnitude(g);
-    *most = size > *most ? size : *most;
+    largest = size > largest ? size : largest;
     if (fill) {
 #pragma unroll
       for (int t = 0; t < 1 << dims; ++t) {
@@ -183,6 +186,7 @@ __device__ void tap_sums(const Problem& p, const Part& part, const Reads<dims, T
     from += step * p.input.channel;
     grad += step * p.grad.channel;
   }
+  *most = largest;
 }
 
 // A tap without a weight takes no part: it may be infinite.
@@ -268,10 +272,11 @@ __device__ void pixel_gradient(const Problem& p, const Part& part, const Tiles& 
 // A block's sums to where it leaves them: (streams, basis) of normalized coordinates.
 template <int streams, class T>
 __device__ void leave(const Problem& p, const Part& part, const Sums<streams, T>& sums, int column, int dims,
-                      bool linear, uint32_t size, double* to, uint32_t* most) {
+                      bool linear, double* to, uint32_t* most) {
   __shared__ double by_warp[kMostWarps][streams][3];
   __shared__ uint32_t most_by_warp[kMostWarps];
   const int warps = static_cast<int>(blockDim.x) / kWarp;
+  uint32_t size = sums.most[thread_number()];
   for (int step = kWarp / 2; step > 0; step /= 2) {
     const uint32_t other = __shfl_xor_sync(kWholeWarp, size, step);
     size = other > size ? other : size;
@@ -290,6 +295,7 @@ __device__ void leave(const Problem& p, const Part& part, const Sums<streams, T>
   __syncthreads();
   const int s = thread_number();
   if (!linear || s > streams) return;
+  STN_RARE();
   if (s == streams) {
     uint32_t all = 0;
     for (int w = 0; w < warps; ++w) all = most_by_warp[w] > all ? most_by_warp[w] : all;
@@ -314,7 +320,7 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(S) < 8 ? 4 : 2)
     grad_theta(const __grid_constant__ Problem p, const __grid_constant__ Tiles tiles, double* partial,
                uint32_t* most) {
   using T = Computed<S>;
-  constexpr int dims = dims_of(kind), streams = streams_of(kind);
+  constexpr int dims = dims_of(kind), streams = streams_of(kind), count = kInGradTheta<dims>;
   constexpr bool spline = kind == MapKind::spline;
   __shared__ Plan<kind, T> plan;
   __shared__ Reads<dims, T> shared[kMostThreads];
@@ -322,7 +328,6 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(S) < 8 ? 4 : 2)
   __shared__ Sums<streams, T> sums;
   const Pixels at(tiles);
   sums.begin();
-  uint32_t largest = 0;
   plan_tile(p, tiles, p.grad, &plan);
   const Part& part = plan.part;
   if constexpr (spline) radial.begin(p, part.function);
@@ -332,11 +337,11 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(S) < 8 ? 4 : 2)
   if constexpr (sizeof(T) == 4)
     fast = p.narrow && !p.tangent.data && tiles.lanes == 1 && at.column < columns && plan.tame();
 #pragma unroll 1
-  for (int pair = 0; pair < tiles.bands * kTogether / kPair; ++pair) {
-    const int i = at.row + pair * kPair * kWarpRows;
+  for (int step = 0; step < tiles.bands * (kTogether / count); ++step) {
+    const int i = at.row + step * count * kWarpRows;
     const char* grad = plan.output + at.column * p.grad.axis[0] + i * p.grad.axis[1];
-    Bend<T> bend[kPair] = {};
-    T by[kPair][streams] = {};  // of splines alone
+    Bend<T> bend[count] = {};
+    T by[count][streams] = {};  // of splines alone
     const auto keep = [&](int k, const T(&own)[streams]) {
       sums.add(own, i + k * kWarpRows);
       if constexpr (spline) {
@@ -349,16 +354,16 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(S) < 8 ? 4 : 2)
     if constexpr (spline) bend_of(p, part.map, part.column + at.column, part.row + i, &plan.staged, bend);
     bool inside = false;
     if constexpr (sizeof(T) == 4) {
-      int64_t places[kPair][dims];
-      const char* from[kPair];
-      inside = fast && i + (kPair - 1) * kWarpRows < rows;
+      int64_t places[count][dims];
+      const char* from[count];
+      inside = fast && i + (count - 1) * kWarpRows < rows;
       inside &= inside_of(p, plan, at.column, i, bend, plan.input, places, from);
       inside = __all_sync(kWholeWarp, inside);
       if (inside) {
-        float sum[kPair][1 << dims];
-        tap_sums_inside<S, dims>(p, part.channels, from, grad, sum, &largest);
+        float sum[count][1 << dims];
+        tap_sums_inside<S, count, dims>(p, part.channels, from, grad, sum, &sums.most[thread_number()]);
 #pragma unroll
-        for (int k = 0; k < kPair; ++k) {
+        for (int k = 0; k < count; ++k) {
           T own[streams];
           slopes_inside<kind>(p, plan, at.column, i + k * kWarpRows, places[k], sum[k], own);
           keep(k, own);
@@ -366,14 +371,16 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(S) < 8 ? 4 : 2)
       }
     }
     if (!inside) {
+      STN_RARE();
 #pragma unroll 1
-      for (int k = 0; k < kPair; ++k) {
+      for (int k = 0; k < count; ++k) {
         const bool exists = at.column < columns && i + k * kWarpRows < rows;
         Bend<T> own_bend = bend[0];
         if (k == 1) own_bend = bend[1];
         T own[streams];
         pixel_gradient<S>(p, part, tiles, plan, at.column, i + k * kWarpRows, own_bend,
-                          exists ? grad + k * kWarpRows * p.grad.axis[1] : nullptr, shared, own, &largest);
+                          exists ? grad + k * kWarpRows * p.grad.axis[1] : nullptr, shared, own,
+                          &sums.most[thread_number()]);
         if (exists) keep(k, own);
       }
     }
@@ -381,7 +388,7 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(S) < 8 ? 4 : 2)
   }
   const int64_t slot = part.map * tiles.per_map + part.place;
   double* to = partial + slot * streams * p.basis;
-  leave(p, part, sums, at.column, dims, part.function == 0, largest, to, most ? most + slot : nullptr);
+  leave(p, part, sums, at.column, dims, part.function == 0, to, most ? most + slot : nullptr);
   if constexpr (spline) radial.leave(p, to);
 }
 

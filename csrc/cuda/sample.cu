@@ -9,16 +9,16 @@ namespace {
 
 // ---- warps whose pixels all lie within the image: no padding, no tap without a weight ----
 
-template <class S, int dims>
-__device__ void sample_inside(const Problem& p, int channels, const char* const (&pixels)[kTogether],
-                              const int64_t (&places)[kTogether][dims], char* out) {
+template <class S, int count, int dims>
+__device__ void sample_inside(const Problem& p, int channels, const char* const (&pixels)[count],
+                              const int64_t (&places)[count][dims], char* out) {
   constexpr int taps = 1 << dims;
   const int64_t step[3] = {static_cast<int32_t>(p.input.axis[0]), static_cast<int32_t>(p.input.axis[1]),
                            p.input.axis[2]};
-  float weight[kTogether][taps];
-  const char* from[kTogether];
+  float weight[count][taps];
+  const char* from[count];
 #pragma unroll
-  for (int k = 0; k < kTogether; ++k) {
+  for (int k = 0; k < count; ++k) {
     from[k] = pixels[k];
     AxisWeights<float> a[dims];
     for (int d = 0; d < dims; ++d) {
@@ -30,9 +30,9 @@ __device__ void sample_inside(const Problem& p, int channels, const char* const 
   }
 #pragma unroll 1
   for (int c = channels; c > 0; --c) {
-    float value[kTogether][taps];
+    float value[count][taps];
 #pragma unroll
-    for (int k = 0; k < kTogether; ++k) {
+    for (int k = 0; k < count; ++k) {
 #pragma unroll
       for (int t = 0; t < taps; ++t) {
         int64_t offset = 0;
@@ -43,7 +43,7 @@ __device__ void sample_inside(const Problem& p, int channels, const char* const 
     }
     char* to = out;
 #pragma unroll
-    for (int k = 0; k < kTogether; ++k) {
+    for (int k = 0; k < count; ++k) {
       float sum = weight[k][0] * value[k][0];
       for (int t = 1; t < taps; ++t) sum += weight[k][t] * value[k][t];
       store(sum, reinterpret_cast<S*>(to));
@@ -120,7 +120,7 @@ template <class S, MapKind kind>
 __global__ void __launch_bounds__(kMostThreads, sizeof(S) < 8 ? 4 : 2)
     sample(const __grid_constant__ Problem p, const __grid_constant__ Tiles tiles) {
   using T = Computed<S>;
-  constexpr int dims = dims_of(kind);
+  constexpr int dims = dims_of(kind), count = kInSample<dims>;
   __shared__ Plan<kind, T> plan;
   __shared__ Taps<dims, T> shared[kMostThreads];
   plan_tile(p, tiles, p.output, &plan);
@@ -133,28 +133,29 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(S) < 8 ? 4 : 2)
     fast = p.narrow && !p.tangent.data && tiles.lanes == 1 && at.column < columns && plan.tame();
   }
 #pragma unroll 1
-  for (int band = 0; band < tiles.bands; ++band) {
-    const int i = at.row + band * kBandRows;
+  for (int step = 0; step < tiles.bands * (kTogether / count); ++step) {
+    const int i = at.row + step * count * kWarpRows;
     char* to = plan.output + at.column * p.output.axis[0] + i * p.output.axis[1];
-    Bend<T> bend[kTogether] = {};
+    Bend<T> bend[count] = {};
     if constexpr (kind == MapKind::spline)
       bend_of(p, part.map, part.column + at.column, part.row + i, &plan.staged, bend);
     if constexpr (sizeof(T) == 4) {
-      const char* from[kTogether];
-      int64_t places[kTogether][dims];
-      const bool exist = fast && i + (kTogether - 1) * kWarpRows < rows;
+      const char* from[count];
+      int64_t places[count][dims];
+      const bool exist = fast && i + (count - 1) * kWarpRows < rows;
       const bool inside = inside_of(p, plan, at.column, i, bend, plan.input, places, from);
       if (__all_sync(kWholeWarp, exist && inside)) {
         sample_inside<S>(p, part.channels, from, places, to);
         continue;
       }
     }
+    STN_RARE();
 #pragma unroll 1
-    for (int k = 0; k < kTogether; ++k) {
+    for (int k = 0; k < count; ++k) {
       const int row = i + k * kWarpRows;
       Bend<T> by = bend[0];
 #pragma unroll
-      for (int other = 1; other < kTogether; ++other) {
+      for (int other = 1; other < count; ++other) {
         if (k == other) by = bend[other];
       }
       Taps<dims, T> taps;

@@ -11,9 +11,14 @@ constexpr int kMostThreads = kMostWarps * kWarp;
 // input where 32 x 1 touch 32, and their stores still fill sectors.
 constexpr int kWarpColumns = 16, kWarpRows = kWarp / kWarpColumns;
 
-// Pixels of a thread whose loads are issued before the first of them is used: 16 loads of four taps, with the
-// pixels' weights and pointers in 64 registers.
+// Pixels of a thread that it works on as a band. Their loads are issued before the first of them is used: 16
+// of images, with the pixels' weights and pointers in 64 registers; of volumes, and of theta's gradient, with
+// its sums, half as many pixels at a time.
 constexpr int kTogether = 4;
+template <int dims>
+constexpr int kInSample = dims == 2 ? kTogether : kTogether / 2;
+template <int dims>
+constexpr int kInGradTheta = dims == 2 ? kTogether / 2 : kTogether / 4;
 constexpr int kBandRows = kWarpRows * kTogether;  // rows that a warp works on at a time
 
 // Such bands that a warp works through, where there are rows for it: a block's coordinates are planned once
