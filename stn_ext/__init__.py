@@ -6,6 +6,7 @@ from types import ModuleType
 from . import geometry, nn, transforms
 from ._extension import _C
 from .functional import affine_sample, projective_sample, thin_plate_spline_sample
+from .trained import load
 from .units import normalised_to_pixels, pixels_to_normalised
 from .warp import warp_affine, warp_perspective
 
@@ -16,6 +17,7 @@ __all__ = [
     "affine_sample",
     "build_info",
     "geometry",
+    "load",
     "nn",
     "normalised_to_pixels",
     "pixels_to_normalised",

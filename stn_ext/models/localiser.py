@@ -36,13 +36,12 @@ class Localiser(ImageClassifier):
         assert transformer.size is not None
         self.size: tuple[int, int] = transformer.size
 
-    def look(self, x: Tensor) -> tuple[Tensor, Located]:
-        """(what the windows show, what is known of them)"""
-        assert isinstance(self.transformer, SpatialTransformer)
-        shown, theta = self.transformer(x, return_theta=True)
+    def look(self, x: Tensor) -> tuple[Tensor, list[Tensor], Located]:
+        """(what the windows show, their theta, what is known of them)"""
+        shown, (theta,) = self.transformed(x)
         with torch.no_grad():
             elsewhere = self.classifier(functional.affine_sample(x, self.anywhere(x), self.size))
-        return shown, Located(theta, self.classifier(shown), elsewhere)
+        return shown, [theta], Located(theta, self.classifier(shown), elsewhere)
 
     def anywhere(self, x: Tensor) -> Tensor:
         """Theta (N, 2, 3) of a window at a random place in each image."""

@@ -29,16 +29,29 @@ class ImageClassifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, classes) of images x (N, C, H, W)."""
-        return self.look(x)[1]
+        return self.look(x)[2]
 
-    def look(self, x: Tensor) -> tuple[Tensor, Any]:
-        """(what the classifier sees, its logits)"""
-        warped = self.warp(x)
-        return warped, self.classifier(warped)
+    def look(self, x: Tensor) -> tuple[Tensor, list[Tensor], Any]:
+        """(what the classifier sees, the theta of each transformer, the classifier's logits)"""
+        warped, thetas = self.transformed(x)
+        return warped, thetas, self.classifier(warped)
 
     def warp(self, x: Tensor) -> Tensor:
         """What the classifier sees: x warped, or x itself where there is no transformer."""
-        return x if self.transformer is None else self.transformer(x)
+        return self.transformed(x)[0]
+
+    def transformed(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """(x warped, or x itself where there is no transformer; the theta of each transformer)"""
+        if self.transformer is None:
+            return x, []
+        warped, theta = self.transformer(x, return_theta=True)
+        return warped, theta if isinstance(theta, list) else [theta]
+
+    def transformers(self) -> list[SpatialTransformer]:
+        """Those in front of the classifier, in the order of their thetas."""
+        if isinstance(self.transformer, ParallelTransformers):
+            return list(self.transformer.transformers)  # type: ignore[arg-type]
+        return [] if self.transformer is None else [self.transformer]
 
 
 @dataclass(frozen=True)

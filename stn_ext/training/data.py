@@ -24,19 +24,24 @@ class ImageSet:
     """Images (N, C, H, W) in uint8, their labels in int64, and the classes' names.
 
     What the labels are is the objective's, a name in :data:`stn_ext.training.objectives.OBJECTIVES`: classes
-    (N,), or for co-localisation the row and the column (N, 2) where the digit's box begins.
+    (N,), or for co-localisation the row and the column (N, 2) where the digit's box begins. ``files`` are the
+    names of the images' files, below the set's folder, where each has one of its own.
     """
 
     images: Tensor
     labels: Tensor
     classes: tuple[str, ...]
     objective: str = "classification"
+    files: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: slice | Tensor) -> ImageSet:
-        return replace(self, images=self.images[index], labels=self.labels[index])
+        files = self.files
+        if files is not None:
+            files = files[index] if isinstance(index, slice) else tuple(files[i] for i in _positions(index))
+        return replace(self, images=self.images[index], labels=self.labels[index], files=files)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -46,6 +51,11 @@ class ImageSet:
 
     def to(self, device: torch.device) -> ImageSet:
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+
+
+def _positions(index: Tensor) -> list[int]:
+    """Those that a tensor of positions, or of booleans, selects."""
+    return (index.nonzero()[:, 0] if index.dtype == torch.bool else index).tolist()
 
 
 class Normalisation:
@@ -118,18 +128,17 @@ def load(
     """
     if name == "imagefolder":
         folder = Path(directory) / ("train" if train else "test")
-        return ImageSet(
-            *imagefolder.load(
-                folder,
-                size=size,
-                channels=channels,
-                classes=classes,
-                limit=limit,
-                num_workers=num_workers,
-                background=background,
-                say=say,
-            )
+        images, labels, names, files = imagefolder.load(
+            folder,
+            size=size,
+            channels=channels,
+            classes=classes,
+            limit=limit,
+            num_workers=num_workers,
+            background=background,
+            say=say,
         )
+        return ImageSet(images, labels, names, files=files)
     if name not in idx.SETS:
         raise UserError(f"unknown data {name!r}: expected one of {', '.join(NAMES)}")
     return ImageSet(*idx.load(name, Path(directory), train=train))[:limit]

@@ -158,7 +158,7 @@ def evaluate(
     objective = OBJECTIVES[data.objective]()
     share = data[process.share(torch.arange(len(data))).to(process.device)]
     totals = torch.zeros(3, dtype=torch.float64, device=process.device)
-    for batch, _, outputs in predictions(model, share, normalisation, samples=samples):
+    for batch, _, _, outputs in predictions(model, share, normalisation, samples=samples):
         totals += _sums(objective, outputs, batch.labels, objective.loss(outputs, batch.labels))
     return Metrics.of(process.sum(totals))
 
@@ -166,18 +166,18 @@ def evaluate(
 @torch.no_grad()
 def predictions(
     model: ImageClassifier, data: ImageSet, normalisation: Normalisation, *, samples: int = 1
-) -> Iterator[tuple[ImageSet, Tensor, Any]]:
-    """Batch by batch in the data's order: (the batch, what the classifier saw, the model's outputs).
+) -> Iterator[tuple[ImageSet, Tensor, list[Tensor], Any]]:
+    """Batch by batch in the data's order: (the batch, what the classifier saw, the thetas, the outputs).
 
     With several samples the outputs are means over as many thetas, jittered as in training.
     """
     model.eval()
-    size = evaluation_batch(model, data)
+    size = evaluation_batch(model, data.shape)
     for start in range(0, len(data), size):
         batch = data[start : start + size]
         images = normalisation.apply(batch.images)
-        warped, outputs = model.look(images)
-        yield batch, warped, outputs if samples == 1 else sampled(model, images, samples, seed=start)
+        warped, thetas, outputs = model.look(images)
+        yield batch, warped, thetas, outputs if samples == 1 else sampled(model, images, samples, seed=start)
 
 
 def sampled(model: ImageClassifier, images: Tensor, samples: int, seed: int) -> Tensor:
@@ -211,15 +211,15 @@ def outside(model: ImageClassifier, data: ImageSet, normalisation: Normalisation
     if not transformers:
         return None
     model.eval()
-    images = normalisation.apply(data.images[: evaluation_batch(model, data)])
+    images = normalisation.apply(data.images[: evaluation_batch(model, data.shape)])
     shares = [transformer.outside(images, transformer.locate(images)) for transformer in transformers]
     return torch.stack(shares).mean().item()
 
 
-def evaluation_batch(model: nn.Module, data: ImageSet) -> int:
+def evaluation_batch(model: nn.Module, shape: tuple[int, int, int]) -> int:
     """How many images a batch has that needs no gradients: memory for what the layers put out is bounded."""
     sizes = [transformer.size for transformer in transformers_of(model)]
-    pixels = max(math.prod(size) for size in (data.shape[1:], *filter(None, sizes)))
+    pixels = max(math.prod(size) for size in (shape[1:], *filter(None, sizes)))
     return max(1, min(EVALUATION_BATCH, EVALUATION_PIXELS // pixels))
 
 
@@ -230,7 +230,9 @@ def settle(model: nn.Module, data: ImageSet, normalisation: Normalisation) -> No
     validated would not be the one that was trained. Every process comes to the same statistics.
     """
     images = data.images[:STATISTICS_IMAGES]
-    batches = images.tensor_split(-(-len(images) // evaluation_batch(model, data)))  # all nearly of one size
+    batches = images.tensor_split(
+        -(-len(images) // evaluation_batch(model, data.shape))
+    )  # all nearly of one size
     device = images.device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):  # dropout's draws stay the same
         update_bn(map(normalisation.apply, batches), model)

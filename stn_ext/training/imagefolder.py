@@ -50,8 +50,8 @@ def load(
     num_workers: int = 0,
     background: str = "white",
     say: Say | None = None,
-) -> tuple[Tensor, Tensor, tuple[str, ...]]:
-    """(uint8 images (N, C, H, W), int64 labels (N,), the classes' names)
+) -> tuple[Tensor, Tensor, tuple[str, ...], tuple[str, ...]]:
+    """(uint8 images (N, C, H, W), int64 labels (N,), the classes' names, the files' names below the folder)
 
     The arguments are those of :func:`stn_ext.training.data.load`.
 
@@ -84,7 +84,8 @@ def load(
         counts = Counter(change for picture in changes for change in picture)
     for change, count in sorted(counts.items()):
         tell(f"{count} of {len(files)} pictures were {change}")
-    return images, torch.tensor(labels), names
+    below = tuple(str(path.relative_to(folder)) for path in files)
+    return images, torch.tensor(labels), names, below
 
 
 def list_classes(folder: Path) -> Listing:

@@ -164,7 +164,7 @@ def side_by_side(model: ImageClassifier, data: ImageSet, normalisation: Normalis
     return torch.cat(
         [
             beside(pictures(batch.images, channels), pictures(normalisation.invert(warped), channels)).cpu()
-            for batch, warped, _ in predictions(model, data, normalisation)
+            for batch, warped, *_ in predictions(model, data, normalisation)
         ]
     )
 

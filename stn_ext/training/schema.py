@@ -19,6 +19,9 @@ from .run import about_of, average, build
 
 KEYS = {"epoch", "model", "averaged", "history", "optimizer", "scheduler", "random", "args", "data"}
 
+# What only training needs: in a checkpoint of the weights alone, which is a third as large, each is None.
+OF_TRAINING = ("optimizer", "scheduler", "random")
+
 LARGEST_IMAGE = 2**28  # values: 1 GB as float32, of which a network needs several times as much
 
 # What training changes in the states of the optimiser and of the learning rates; the options say the rest.
@@ -50,16 +53,13 @@ def check(state: Mapping[str, Any]) -> dict[str, Any]:
     except Exception as error:  # PyTorch has a kind of error for each size that it cannot do
         reason = _short(str(error).partition("\n")[0])
         raise UserError(f"its options and data describe no network ({reason})") from error
-    optimizer, scheduler = _fresh_states(model, args)
     averaged = average(model, args["ema"]).state_dict() if args["ema"] else None
     checked = {
         "epoch": state["epoch"],
         "model": _like(state["model"], model.state_dict(), "model"),
         "averaged": _like(state["averaged"], averaged, "averaged"),
         "history": _history(state["history"], state["epoch"]),
-        "optimizer": _like(state["optimizer"], optimizer, "optimizer"),
-        "scheduler": _like(state["scheduler"], scheduler, "scheduler"),
-        "random": _random(state["random"]),
+        **_of_training(state, model, args),
         "args": args,
         "data": data,
     }
@@ -67,6 +67,28 @@ def check(state: Mapping[str, Any]) -> dict[str, Any]:
     _expect(is_finite(weights), "its weights are not finite: training had failed")
     counts = [tensor for tensor in weights if not tensor.is_floating_point()]
     _expect(all(bool((count >= 0).all()) for count in counts), "its counts of steps are below 0")
+    return checked
+
+
+def weights_alone(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The state without what only training needs: enough to rebuild the network, not to go on with it."""
+    return {**state, **dict.fromkeys(OF_TRAINING)}
+
+
+def is_weights_alone(state: Mapping[str, Any]) -> bool:
+    return all(state[name] is None for name in OF_TRAINING)
+
+
+def _of_training(state: Mapping[str, Any], model: ImageClassifier, args: dict[str, Any]) -> dict[str, Any]:
+    """The states of the optimiser, of the learning rates and of random numbers; or none of them."""
+    if is_weights_alone(state):
+        return dict.fromkeys(OF_TRAINING)
+    optimizer, scheduler = _fresh_states(model, args)
+    checked = {
+        "optimizer": _like(state["optimizer"], optimizer, "optimizer"),
+        "scheduler": _like(state["scheduler"], scheduler, "scheduler"),
+        "random": _random(state["random"]),
+    }
     rates = [group["lr"] for group in checked["optimizer"]["param_groups"]]
     _expect(min(rates) >= 0, "its learning rates are below 0")
     return checked

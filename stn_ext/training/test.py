@@ -97,7 +97,7 @@ def outcome_of(
     """What the network makes of each image."""
     objective = OBJECTIVES[images.objective]()
     outputs, verdicts = [], []
-    for batch, warped, output in engine.predictions(model, images, normalisation, samples=samples):
+    for batch, warped, _, output in engine.predictions(model, images, normalisation, samples=samples):
         outputs.append(normalisation.invert(warped).cpu())
         verdicts.append([part.cpu() for part in objective.judge(output, batch.labels)])
     labels, predictions, confidences = (torch.cat(parts) for parts in zip(*verdicts, strict=True))

@@ -233,6 +233,8 @@ def find_checkpoint_to_continue(args: Namespace, process: Process) -> dict | Non
         process.say(f"no checkpoint in {directory}: starting with the first epoch")
         return None
     state = checkpoints.load(path)
+    if schema.is_weights_alone(state):
+        raise UserError(f"{path} holds the weights alone, from which no training can go on")
     check_architecture(args, state, path)
     config.adopt(args, state["args"])
     return state
