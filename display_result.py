@@ -10,9 +10,9 @@ import warnings
 from argparse import SUPPRESS, Namespace
 from pathlib import Path
 
-import startup
+import stn_ext_startup
 
-with startup.importing(__name__):
+with stn_ext_startup.importing(__name__):
     from stn_ext.training.decoding import decode, quietly
     from stn_ext.training.errors import UserError, guarded
     from stn_ext.training.files import make_directory, open_regular, write_atomically

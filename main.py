@@ -1,22 +1,16 @@
-"""The command line: trains and tests image classifiers with and without a spatial transformer in front."""
+"""The command line: trains, tests, uses and exports image classifiers with and without a spatial transformer.
 
-import os
+An installed package has it as ``stn-ext`` and ``python -m stn_ext``.
+"""
+
 import sys
 
-import startup
+import stn_ext_startup
 
-with startup.importing(__name__):
-    from stn_ext.training import config
-    from stn_ext.training.distributed import launch
-    from stn_ext.training.errors import guarded
-    from stn_ext.training.test import test
-    from stn_ext.training.train import train
+with stn_ext_startup.importing(__name__):
+    from stn_ext.training.program import main, run
 
-
-def main() -> None:
-    args = config.parse()
-    launch({"train": train, "test": test}[args.mode], args)
-
+__all__ = ["main"]
 
 if __name__ == "__main__":
-    sys.exit(guarded(main, quiet=os.environ.get("RANK", "0") != "0"))
+    sys.exit(run())

@@ -185,7 +185,15 @@ def _cpu_name() -> str:
 def _commit() -> str:
     """The commit, and whether what is measured differs from it: not the results, which are recorded anew."""
     git = ["git", "-C", str(Path(__file__).resolve().parents[1])]
-    measured = ["csrc", "stn_ext", "build_support", "setup.py", "main.py", "startup.py", "benchmarks/*.py"]
+    measured = [
+        "csrc",
+        "stn_ext",
+        "build_support",
+        "setup.py",
+        "main.py",
+        "stn_ext_startup.py",
+        "benchmarks/*.py",
+    ]
     head = [*git, "rev-parse", "--short=12", "HEAD"]
     try:
         commit = subprocess.run(head, capture_output=True, text=True, check=True).stdout.strip()

@@ -13,7 +13,7 @@ from tests.command_line import run, succeed
 METRICS = {"cross_entropy": 0.1, "accuracy": 0.5, "num_images": 8, "scope": "stn", "name_data": "tiny",
            "net": "cnn",
            "transformer": "on", "num_transformers": 1, "transform": "affine", "num_parameters": 7,
-           "epoch": 1, "seed": 0}  # fmt: skip
+           "epoch": 1, "seed": 0, "history": []}  # fmt: skip
 
 
 @pytest.fixture

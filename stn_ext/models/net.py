@@ -47,12 +47,6 @@ class ImageClassifier(nn.Module):
         warped, theta = self.transformer(x, return_theta=True)
         return warped, theta if isinstance(theta, list) else [theta]
 
-    def transformers(self) -> list[SpatialTransformer]:
-        """Those in front of the classifier, in the order of their thetas."""
-        if isinstance(self.transformer, ParallelTransformers):
-            return list(self.transformer.transformers)  # type: ignore[arg-type]
-        return [] if self.transformer is None else [self.transformer]
-
 
 @dataclass(frozen=True)
 class Net:

@@ -10,13 +10,27 @@ from pathlib import Path
 
 from . import datasets
 from .errors import UserError
-from .options import build_parser
+from .options import FORMATS, build_parser
 
 # Whether a spatial transformer stands in front of the classifier, for the scopes that imply it.
 SCOPES = {"stn": "on", "cls": "off"}
 
 # Where a run's files lie.
 PLACES = ("scope", "name_data", "dir_data", "dir_log", "dir_checkpoint", "dir_result")
+
+# What concerns the use of a trained network alone: no part of a run.
+OF_USE = ("given", "pictures", "weights", "format", "paper", "report_limit")
+
+# The options of one purpose, and the modes that have it.
+PURPOSES = {
+    "pictures": ("predict",),
+    "paper": ("predict",),
+    "format": ("export",),
+    "weights": ("test", "predict", "export"),
+    "epoch": ("test", "predict", "export"),
+    "report_limit": ("test", "predict"),
+    "init": ("train",),
+}
 
 # What may differ when training goes on from a checkpoint: the rest makes the run what it is.
 FREE_ON_CONTINUE = (
@@ -50,6 +64,10 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     for name in (
         "transformer",
         "epoch",
+        "weights",
+        "init",
+        "format",
+        "pictures",
         "gpu_ids",
         "image_size",
         "image_channels",
@@ -78,10 +96,7 @@ def _check(args: argparse.Namespace) -> None:
     args.transformer = args.transformer or implied
     if args.transformer is None and args.mode == "train" and args.train_continue == "off":
         raise UserError(f"--scope {args.scope} is a name of your own: say --transformer on or off")
-    if args.epoch is not None and args.mode == "train":
-        raise UserError("--epoch is for --mode test only: training goes on from the latest checkpoint")
-    if args.tta > 1 and args.mode == "train":
-        raise UserError("--tta is for --mode test only: training has one theta an image")
+    _check_purpose(args)
     of_folders = sorted(args.given & {"image_size", "image_channels", "image_background"})
     if args.name_data != "imagefolder" and of_folders:
         raise UserError(f"--{of_folders[0]} is for --name_data imagefolder only")
@@ -96,6 +111,24 @@ def _check(args: argparse.Namespace) -> None:
             if len(size) > 2:
                 raise UserError(f"--{name}: expected HEIGHT WIDTH, or one number for both")
             setattr(args, name, [size[0], size[-1]])
+
+
+def _check_purpose(args: argparse.Namespace) -> None:
+    """Nothing is asked for that the mode does not do."""
+    for name, modes in PURPOSES.items():
+        if name in args.given and args.mode not in modes:
+            option = f"{args.pictures[0]!r}: a picture" if name == "pictures" else f"--{name}"
+            raise UserError(f"{option} is for --mode {', '.join(modes)} only, not for {args.mode}")
+    if args.tta > 1 and args.mode != "test":
+        raise UserError("--tta is for --mode test only: elsewhere an image has one theta")
+    if args.mode == "export" and args.format is None:
+        raise UserError(f"--mode export needs a --format: {', '.join(FORMATS)}")
+    if args.mode == "predict" and not args.pictures:
+        raise UserError("--mode predict needs pictures: name files or folders, or - for a list of names")
+    if args.weights is not None and args.epoch is not None:
+        raise UserError("--weights is one checkpoint: --epoch chooses among those of a scope")
+    if args.init is not None and args.train_continue == "on":
+        raise UserError("--init starts afresh, --train_continue on goes on: choose one")
 
 
 def adopt(args: argparse.Namespace, saved: dict) -> None:
@@ -123,8 +156,8 @@ def directory(args: argparse.Namespace, kind: str) -> Path:
 
 
 def options(args: argparse.Namespace) -> dict:
-    """The options as plain values, without the note of which were given."""
-    return {name: value for name, value in vars(args).items() if name != "given"}
+    """The options that make a run, as plain values."""
+    return {name: value for name, value in vars(args).items() if name not in OF_USE}
 
 
 def show(value: object) -> str:

@@ -67,7 +67,7 @@ def load(
     workers = max(1, min(num_workers, len(files)))
 
     with decoding.quietly():
-        headers = list(_each(decoding.read_header, files, workers, "looking at the pictures", say))
+        headers = list(each(decoding.read_header, files, workers, "looking at the pictures", say))
         channels = channels or (1 if all(header.grey for header in headers) else 3)
         height, width = size or _default_size(files[0], headers[0].pixels, tell)
         decoded = sum(sorted(header.pixels for header in headers)[-workers:])
@@ -80,7 +80,7 @@ def load(
             images[index] = torch.from_numpy(picture.pixels).permute(2, 0, 1)
             return picture.changes
 
-        changes = _each(read, list(enumerate(files)), workers, "reading the pictures", say)
+        changes = each(read, list(enumerate(files)), workers, "reading the pictures", say)
         counts = Counter(change for picture in changes for change in picture)
     for change, count in sorted(counts.items()):
         tell(f"{count} of {len(files)} pictures were {change}")
@@ -113,13 +113,13 @@ def list_classes(folder: Path) -> Listing:
                 raise UserError(
                     f"{folder}: expected the class {entry.name!r} to have a name in UTF-8"
                 ) from None
-            listing.classes[entry.name] = _pictures_below(path, above, listing)
+            listing.classes[entry.name] = pictures_below(path, above, listing)
     if not listing.classes:
         raise UserError(f"expected pictures in {folder}/CLASS, but {folder} holds no such folder")
     return listing
 
 
-def _pictures_below(top: Path, above: set[tuple[int, int]], listing: Listing) -> list[Path]:
+def pictures_below(top: Path, above: set[tuple[int, int]], listing: Listing) -> list[Path]:
     """The pictures in the folder and those below, each of which is entered once however links lead to it."""
     pictures, entered, waiting = [], {*above, _identity(top)}, [top]
     while waiting:
@@ -219,7 +219,7 @@ def _check_memory(shape: tuple[int, int, int, int], decoded: int, tell: Say) -> 
     tell(f"reading {what}: {memory.size(need)} of memory")
 
 
-def _each(
+def each(
     work: Callable[[S], T], tasks: Sequence[S], workers: int, title: str, say: Say | None
 ) -> Iterator[T]:
     """What work makes of each task, in their order, by that many threads; a bar shows how far it is."""
@@ -250,10 +250,16 @@ def table(listing: Listing, names: Sequence[str]) -> str:
     absent = [name for name in names if name not in listing.classes]
     if absent:
         lines.append(f"no folder, hence no pictures of {_some(map(shown, absent), len(absent))}")
+    return "\n".join(lines + left_out(listing))
+
+
+def left_out(listing: Listing) -> list[str]:
+    """A line for each reason for which something was left out."""
+    lines = []
     for reason, paths in sorted(listing.left_out.items()):
         within = (shown(str(path.relative_to(listing.folder))) for path in paths)
         lines.append(f"left out, {reason} ({len(paths)}): {_some(within, len(paths))}")
-    return "\n".join(lines)
+    return lines
 
 
 def shown(name: str) -> str:

@@ -126,12 +126,13 @@ def _say(part: Affine, rest: str) -> str:
     if part.stretch >= 1.05:
         said.append(f"stretched {part.stretch:.2f}")
     moved = [
-        f"{abs(length):.1f} {positive if length > 0 else negative}"
+        (f"{abs(length):.1f}", positive if length > 0 else negative)
         for length, positive, negative in ((part.right, "right", "left"), (part.down, "down", "up"))
         if abs(length) >= 0.05
     ]
     if moved:
-        said.append(f"moved {' and '.join(moved)} (pixels)")
+        # As in "moved 3.0 pixels right and 1.5 up".
+        said.append("moved " + " and ".join(map(" ".join, moved)).replace(" ", " pixels ", 1))
     if part.bend >= 0.05:
         said.append(f"{rest} by up to {part.bend:.1f} pixels")
     return ", ".join(said) or "as it was"

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from . import decoding, engine, weights
+from . import checkpoints, decoding, engine, weights
 from .data import Normalisation
 from .photographs import FRAMED, Reader
 from .run import about_of, rebuild
@@ -156,5 +156,5 @@ def load(
     path: Paths, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
 ) -> Network:
     """What :func:`stn_ext.load` does; see there."""
-    network = Network(weights.load(path)[1])
+    network = Network(checkpoints.load(weights.find(path)))
     return network.to(device=device, dtype=dtype)

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from ..models import LOCALIZATIONS, NETS
 from ..transforms import TRANSFORMS
-from . import datasets
+from . import datasets, weights
 from .distortions import DISTORTIONS
 from .errors import UserError
 from .values import color, fraction, gpu_ids, number, whole
@@ -22,6 +22,9 @@ SEED = whole(0, 2**32 - 1, "32 bits, which every random generator takes")
 SIDE = whole(1, 65_535, "pixels; no JPEG has a longer side")
 THREADS = whole(0, 256, "threads of one process")
 WIDTH = whole(1, 65_536, "channels or units of one layer")
+
+
+FORMATS = ("onnx", "pt2", "aoti", "state_dict", "weights")
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -52,7 +55,8 @@ class Parser(argparse.ArgumentParser):
 def build_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="main.py",
-        description="Trains and tests image classifiers with and without a spatial transformer in front.",
+        description="Trains, tests, uses and exports image classifiers, with and without a spatial "
+        "transformer in front.",
         allow_abbrev=False,
     )
 
@@ -69,7 +73,19 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _task_options(option: Callable) -> None:
     option(
-        "--mode", choices=["train", "test"], default="train", help="train a network, or test a trained one"
+        "--mode",
+        choices=["train", "test", "predict", "export"],
+        default="train",
+        help="train a network; test a trained one; predict the classes of your own pictures; "
+        "export it for other programs",
+    )
+    option(
+        "pictures",
+        nargs="*",
+        default=argparse.SUPPRESS,
+        metavar="PICTURE",
+        help="predict: pictures in any format that Pillow reads, and folders of them; - reads a list of "
+        "names, one a line",
     )
     option(
         "--scope",
@@ -88,7 +104,35 @@ def _task_options(option: Callable) -> None:
         "--epoch",
         type=EPOCHS,
         default=argparse.SUPPRESS,
-        help="the epoch whose checkpoint is tested (default: the latest)",
+        help="test, predict, export: the epoch whose checkpoint is used (default: the latest)",
+    )
+    option(
+        "--weights",
+        default=argparse.SUPPRESS,
+        metavar="NAME",
+        help="test, predict, export: use, instead of a checkpoint of this scope, trained weights that come "
+        f"with the program ({', '.join(weights.names())}) or any checkpoint's file",
+    )
+    option(
+        "--init",
+        default=argparse.SUPPRESS,
+        metavar="NAME",
+        help="train: start from these weights, named as for --weights; where classes are others, the last "
+        "layer starts afresh",
+    )
+    option(
+        "--format",
+        choices=FORMATS,
+        default=argparse.SUPPRESS,
+        help="export: onnx; pt2 (torch.export); aoti (a compiled package of AOTInductor's); state_dict "
+        "(PyTorch's, of any version); weights (a checkpoint without what only training needs)",
+    )
+    option(
+        "--paper",
+        choices=["auto", "off"],
+        default="auto",
+        help="predict: pictures whose edge is not of the training's background are taken for photographs of "
+        "ink on paper, and their light and polarity made the training's; or nothing is",
     )
     option(
         "--tta",
@@ -327,6 +371,13 @@ def _output_options(option: Callable) -> None:
         "--dir_result",
         default="./results",
         help="the test's images, metrics.json, predictions.csv, index.html",
+    )
+    option(
+        "--report_limit",
+        type=COUNT,
+        default=10_000,
+        metavar="N",
+        help="test, predict: the page shows the first N images; the figures and predictions.csv are of all",
     )
     option(
         "--num_freq_disp",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..models import ImageClassifier, create_localiser, create_model
@@ -66,12 +67,22 @@ class Run:
     ``history`` holds a dict of figures for each epoch.
     """
 
-    def __init__(self, args: Namespace, about: About, num_images: int, process: Process) -> None:
+    def __init__(
+        self,
+        args: Namespace,
+        about: About,
+        num_images: int,
+        process: Process,
+        initial: Mapping[str, Any] | None = None,
+    ) -> None:
+        """initial: the state of a checkpoint whose weights training starts with, if any."""
         self.args, self.about, self.process = args, about, process
         self.epoch = 0
         self.history: list[dict[str, Any]] = []
         torch.manual_seed(args.seed)
         model = build(vars(args), about)
+        if initial:
+            start_from(model, about, initial)
         self.model = model.to(memory_format=torch.channels_last).to(process.device)
         self.averaged = average(self.model, args.ema) if args.ema else None
         self.optimizer = engine.make_optimizer(self.model, args)
@@ -145,24 +156,31 @@ def build(options: Mapping, about: About) -> ImageClassifier:
         except ValueError as error:
             raise UserError(str(error)) from error
     try:
-        return create_model(
-            chosen["net"],
-            about.shape,
-            len(about.classes),
-            transformer=chosen["transformer"] == "on",
-            transform=chosen["transform"],
-            localization=chosen["localization"],
-            start_scale=chosen["start_scale"],
-            iterations=chosen["iterations"],
-            jitter=chosen["jitter"],
-            num_transformers=chosen["num_transformers"],
-            warp_size=tuple(size) if size else None,
-            antialias=chosen["antialias"] == "on",
-            width=chosen["width"],
-            widened=chosen["control"] == "widened",
-        )
+        return create_model(**model_options(options, about))
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+def model_options(options: Mapping, about: About) -> dict[str, Any]:
+    """The arguments of :func:`stn_ext.models.create_model` for these options and this data."""
+    chosen = {name: options.get(name, default) for name, default in ARCHITECTURE.items()}
+    size = chosen["warp_size"]
+    return {
+        "net": chosen["net"],
+        "shape": about.shape,
+        "num_classes": len(about.classes),
+        "transformer": chosen["transformer"] == "on",
+        "transform": chosen["transform"],
+        "localization": chosen["localization"],
+        "start_scale": chosen["start_scale"],
+        "iterations": chosen["iterations"],
+        "jitter": chosen["jitter"],
+        "num_transformers": chosen["num_transformers"],
+        "warp_size": tuple(size) if size else None,
+        "antialias": chosen["antialias"] == "on",
+        "width": chosen["width"],
+        "widened": chosen["control"] == "widened",
+    }
 
 
 def average(model: ImageClassifier, decay: float) -> AveragedModel:
@@ -178,14 +196,14 @@ def average(model: ImageClassifier, decay: float) -> AveragedModel:
     return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
 
 
-def about_of(state: dict) -> About:
+def about_of(state: Mapping[str, Any]) -> About:
     """What a checkpoint says of its data."""
     data = state["data"]
     shape, classes, background = (tuple(data[name]) for name in ("shape", "classes", "background"))
     return About(shape, classes, background, data["objective"])
 
 
-def rebuild(state: dict) -> ImageClassifier:
+def rebuild(state: Mapping[str, Any]) -> ImageClassifier:
     """The trained network, from a checkpoint alone."""
     model, decay = build(state["args"], about_of(state)), state["args"]["ema"]
     if decay:
@@ -195,6 +213,23 @@ def rebuild(state: dict) -> ImageClassifier:
     else:
         model.load_state_dict(state["model"])
     return model.to(memory_format=torch.channels_last)
+
+
+def start_from(model: ImageClassifier, about: About, state: Mapping[str, Any]) -> None:
+    """Gives the network a checkpoint's weights; where the classes are others, the last layer stays fresh.
+
+    Raises:
+        UserError: they are those of another network, or of images of another shape.
+    """
+    own, given = model.state_dict(), rebuild(state).state_dict()
+    fresh: set[str] = set()
+    if about.classes != about_of(state).classes:
+        layers = [name for name, layer in model.classifier.named_modules() if isinstance(layer, nn.Linear)]
+        fresh = {f"classifier.{layers[-1]}.{part}" for part in ("weight", "bias")} if layers else set()
+    taken = own.keys() - fresh
+    if own.keys() != given.keys() or any(own[name].shape != given[name].shape for name in taken):
+        raise UserError(f"--init: the weights do not fit this network and images of shape {about.shape}")
+    model.load_state_dict({name: (given if name in taken else own)[name] for name in own})
 
 
 def check_architecture(args: Namespace, state: dict, path: Path) -> None:

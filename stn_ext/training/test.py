@@ -8,14 +8,14 @@ from pathlib import Path
 
 import torch
 
-from ..models import ImageClassifier, num_parameters
-from . import checkpoints, config, data, datasets, engine, report
+from ..models import ImageClassifier
+from . import chosen, config, data, datasets, engine, movement, report
 from .distributed import Process
 from .errors import UserError, memory_for
 from .files import clear_temporaries, make_directory
 from .locks import locked
 from .objectives import OBJECTIVES
-from .run import ARCHITECTURE, about_of, check_architecture, rebuild
+from .run import about_of, rebuild
 
 
 @memory_for("the test", "--limit")
@@ -27,9 +27,7 @@ def test(args: Namespace, process: Process) -> None:
     """
     if process.world > 1:
         raise UserError("--mode test runs in one process: start it without torchrun")
-    path = find_checkpoint(args)
-    state = checkpoints.load(path)
-    check_architecture(args, state, path)
+    path, state = chosen.checkpoint(args)
     about, model = about_of(state), rebuild(state)
     if args.tta > 1 and not any(any(part.jitter) for part in engine.transformers_of(model)):
         raise UserError(f"--tta {args.tta}: expected a transformer that was trained with --jitter, in {path}")
@@ -77,17 +75,13 @@ def report_on(
         loss_name.replace(" ", "_"): metrics.loss,
         "accuracy": metrics.accuracy,
         "num_images": len(test_set),
-        "scope": args.scope,
-        "name_data": args.name_data,
-        "epoch": state["epoch"],
-        "checkpoint": str(path),
-        "num_parameters": num_parameters(model),
-        "history": state["history"],
-        "seed": state["args"]["seed"],
         "tta": args.tta,
-        **{name: state["args"][name] for name in ARCHITECTURE},
+        **chosen.facts(args, path, state, model),
     }
-    report.write(directory, outcome_of(model, test_set, normalisation, args.tta), facts, args.num_workers)
+    outcome = outcome_of(model, test_set, normalisation, args.tta)
+    report.write(directory, outcome, facts, args.num_workers, args.report_limit)
+    if args.report_limit < len(test_set):
+        print(f"the page shows the first {args.report_limit} of {len(test_set)} images: see --report_limit")
     print(f"see {directory / 'index.html'}")
 
 
@@ -96,11 +90,14 @@ def outcome_of(
 ) -> report.Outcome:
     """What the network makes of each image."""
     objective = OBJECTIVES[images.objective]()
-    outputs, verdicts = [], []
-    for batch, warped, _, output in engine.predictions(model, images, normalisation, samples=samples):
+    outputs, verdicts, each = [], [], []
+    for batch, warped, theta, output in engine.predictions(model, images, normalisation, samples=samples):
         outputs.append(normalisation.invert(warped).cpu())
         verdicts.append([part.cpu() for part in objective.judge(output, batch.labels)])
+        each.append([part.cpu() for part in theta])
     labels, predictions, confidences = (torch.cat(parts) for parts in zip(*verdicts, strict=True))
+    thetas = tuple(torch.cat(parts) for parts in zip(*each, strict=True))
+    warps, outlines = movement.of_images(engine.transformers_of(model), thetas, images.shape[1:])
     return report.Outcome(
         inputs=images.images.cpu(),
         outputs=torch.cat(outputs),
@@ -108,14 +105,8 @@ def outcome_of(
         predictions=predictions,
         confidences=confidences,
         classes=images.classes,
+        files=images.files,
+        thetas=thetas,
+        warps=tuple(warps) or None,
+        outlines=tuple(outlines) or None,
     )
-
-
-def find_checkpoint(args: Namespace) -> Path:
-    """The checkpoint of --epoch, or the latest."""
-    directory = config.directory(args, "checkpoint")
-    path = checkpoints.find(directory, args.epoch)
-    if path is None:
-        which = "checkpoint" if args.epoch is None else f"checkpoint of epoch {args.epoch}"
-        raise UserError(f"no {which} in {directory}: train first with --mode train --scope {args.scope}")
-    return path

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from . import checkpoints, config, data, datasets, engine, footprint, report, schema
+from . import checkpoints, config, data, datasets, engine, footprint, report, schema, weights
 from .distributed import Process
 from .errors import Interrupted, UserError, memory_for, out_of_memory
 from .files import clear_temporaries, make_directory, set_aside, write_atomically
@@ -22,7 +22,7 @@ from .interruption import Interruption
 from .locks import locked
 from .monitor import Bar, Board, epoch_line, examples, side_by_side
 from .objectives import OBJECTIVES
-from .run import About, Run, about_of, check_architecture
+from .run import ARCHITECTURE, About, Run, about_of, check_architecture
 
 LOST = 0.5  # of what transformers put out: where more is outside, they show less image than none
 
@@ -41,6 +41,7 @@ def train(args: Namespace, process: Process) -> None:
 
 def train_locked(args: Namespace, process: Process, locks: ExitStack) -> None:
     """The same; what the main process locks stays so until the locks are closed."""
+    initial = process.main_first(lambda: find_initial(args, process)) if args.init else None
     saved, training, validation, about = process.main_first(lambda: prepare(args, process, locks))
     process.agree(
         {"the epoch to go on from": saved["epoch"] if saved else 0, **digests(training, validation, process)}
@@ -49,7 +50,7 @@ def train_locked(args: Namespace, process: Process, locks: ExitStack) -> None:
         process.say(f"epoch {saved['epoch']} of {args.num_epoch} is done: raise --num_epoch to go on")
         return
     footprint.check_training(args, about, len(training), process)
-    run = Run(args, about, len(training), process)
+    run = Run(args, about, len(training), process, initial)
     if saved:
         run.restore(saved)
     process.say(
@@ -240,6 +241,17 @@ def find_checkpoint_to_continue(args: Namespace, process: Process) -> dict | Non
     return state
 
 
+def find_initial(args: Namespace, process: Process) -> dict:
+    """The checkpoint of --init, whose network is then the one that is trained."""
+    path = weights.find(args.init)
+    state = checkpoints.load(path)
+    check_architecture(args, state, path)
+    for name in ARCHITECTURE:
+        setattr(args, name, state["args"][name])
+    process.say(f"starting from the weights of {path}")
+    return state
+
+
 def prepare(
     args: Namespace, process: Process, locks: ExitStack
 ) -> tuple[dict | None, datasets.TrainingSet, data.ImageSet, About]:
@@ -282,8 +294,9 @@ def prepare_directories(args: Namespace, about: About, process: Process, *, fres
     """Writes arg.txt; a fresh run sets aside an earlier one's files."""
     log, directory = (config.directory(args, kind) for kind in ("log", "checkpoint"))
     if fresh:
-        moved = set_aside([(log, "events.out.tfevents.*"), (log, "arg.txt"), (directory, "model_epoch*.pth")])
-        if moved and moved[-1].suffix == ".pth":
+        # With what was exported of the checkpoints, and lies beside them.
+        moved = set_aside([(log, "events.out.tfevents.*"), (log, "arg.txt"), (directory, "model_epoch*.*")])
+        if moved and moved[-1].name.startswith("model_epoch"):
             print(f"an earlier run's checkpoints are now in {moved[-1].parent}", flush=True)
     in_force = config.options(args) | {
         "image_size": about.shape[1:],

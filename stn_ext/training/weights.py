@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from . import checkpoints
 from .errors import UserError
 
 FOLDER = Path(__file__).parent / "weights"
@@ -25,16 +24,6 @@ def find(name: str | os.PathLike[str]) -> Path:
     if isinstance(name, str) and name in names():
         return FOLDER / f"{name}.pth"
     path = Path(name)
-    if not path.exists():
+    if not os.path.lexists(path):
         raise UserError(f"{path}: expected a checkpoint's file, or one of {', '.join(names())}")
     return path
-
-
-def load(name: str | os.PathLike[str]) -> tuple[Path, dict]:
-    """(the checkpoint's path, its state)
-
-    Raises:
-        UserError: there is none, or it is damaged or of another program.
-    """
-    path = find(name)
-    return path, checkpoints.load(path)

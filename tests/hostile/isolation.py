@@ -23,7 +23,7 @@ TIMEOUT = 30.0  # seconds
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
     [
-        *("stn_ext.training.train", "stn_ext.training.test", __name__),
+        *("stn_ext.training.program", __name__),
         *(
             "torch._dynamo",
             "torch.utils.tensorboard",

@@ -50,7 +50,9 @@ NO_PLACES = ["/dev/null", "/proc/self"]
 
 def random_line(draw: random.Random, root) -> list[str]:
     actions = [
-        action for action in options.build_parser()._actions if action.dest not in ("help", "name_data")
+        action
+        for action in options.build_parser()._actions
+        if action.option_strings and action.dest not in ("help", "name_data")
     ]
     line = [*directories(root), "--net", draw.choice(["small", "small", "cnn", "paper_fcn", "paper_cnn"])]
     line += [

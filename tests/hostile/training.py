@@ -7,11 +7,9 @@ import warnings
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
-from stn_ext.training import config
+from stn_ext.training import config, program
 from stn_ext.training.distributed import launch
 from stn_ext.training.errors import guarded
-from stn_ext.training.test import test
-from stn_ext.training.train import train
 from tests.command_line import directories
 
 SMALL = ["--net", "small", "--limit", "60", "--batch_size", "16", "--gpu_ids", "-1", "--num_workers", "1"]
@@ -22,7 +20,7 @@ def command(root: Path, *options: object) -> tuple[int, str]:
 
     def main() -> None:
         args = config.parse([*directories(root), *map(str, options)])
-        launch({"train": train, "test": test}[args.mode], args)
+        launch(program.MODES[args.mode], args)
 
     errors = io.StringIO()
     with (

@@ -68,7 +68,7 @@ def test_gpu_ids():
         (["--name_data", "imagefolder", "--image_size", "1", "2", "3"], "HEIGHT WIDTH"),
         (["--name_data", "imagefolder", "--image_background", "reddish"], "a colour such as .* 'reddish'"),
         (["--name_data", "imagefolder", "--image_background", "#ff000080"], "a colour such as white"),
-        (["--epoch", "3"], "for --mode test only"),
+        (["--epoch", "3"], "--epoch is for --mode test, predict, export only, not for train"),
         (["--tta", "3"], "--tta is for --mode test only"),
         (["--unknown"], "unrecognized arguments"),
         (["--lr_stn=--"], "--lr_stn.*: expected a value, but got '--'"),

@@ -18,7 +18,9 @@ pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromiu
 COUNT = 10_000
 METRICS = {"cross_entropy": 0.1234, "accuracy": 0.99, "num_images": COUNT, "scope": "stn",
            "name_data": "tiny", "net": "cnn", "transformer": "on", "num_transformers": 1,
-           "transform": "affine", "num_parameters": 7, "epoch": 3, "seed": 0}  # fmt: skip
+           "transform": "affine", "num_parameters": 7, "epoch": 3, "seed": 0,
+           "history": [{part: {"loss": scale / n, "accuracy": n / 4} for part, scale in
+                        (("train", 1), ("validation", 2))} for n in (1, 2, 4)]}  # fmt: skip
 
 
 def labels_and_predictions():

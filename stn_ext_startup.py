@@ -1,4 +1,4 @@
-"""What main.py and display_result.py do before their imports, which take seconds.
+"""What the programs do before their imports, which take seconds; by itself, as stn_ext imports PyTorch.
 
 Standard streams that are closed or full, a signal, a package that is missing: none ends in a traceback.
 """
@@ -33,6 +33,13 @@ def importing(name: str) -> Iterator[None]:
         yield
     except ImportError as error:
         _end(f"error: {error}", 2)
+
+
+def command() -> int:
+    """The installed program, ``stn-ext``: that of main.py; returns its exit code."""
+    with importing("__main__"):
+        from stn_ext.training.program import run
+    return run()
 
 
 def _end(text: str, code: int) -> NoReturn:
