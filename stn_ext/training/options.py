@@ -111,21 +111,22 @@ def _task_options(option: Callable) -> None:
         default=argparse.SUPPRESS,
         metavar="NAME",
         help="test, predict, export: use, instead of a checkpoint of this scope, trained weights that come "
-        f"with the program ({', '.join(weights.names())}) or any checkpoint's file",
+        f"with the program ({', '.join(weights.names())}) or any checkpoint's file (default: none)",
     )
     option(
         "--init",
         default=argparse.SUPPRESS,
         metavar="NAME",
         help="train: start from these weights, named as for --weights; where classes are others, the last "
-        "layer starts afresh",
+        "layer starts afresh (default: random weights)",
     )
     option(
         "--format",
         choices=FORMATS,
         default=argparse.SUPPRESS,
         help="export: onnx; pt2 (torch.export); aoti (a compiled package of AOTInductor's); state_dict "
-        "(PyTorch's, of any version); weights (a checkpoint without what only training needs)",
+        "(PyTorch's, of any version); weights (a checkpoint without what only training needs) "
+        "(default: none, it must be said)",
     )
     option(
         "--paper",
