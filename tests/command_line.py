@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
 import subprocess
@@ -63,3 +64,26 @@ def directories(root: Path) -> list[str]:
         "--dir_data", str(root / "datasets"), "--dir_log", str(root / "log"),
         "--dir_checkpoint", str(root / "checkpoints"), "--dir_result", str(root / "results"),
     ]  # fmt: skip
+
+
+def run_here(*arguments: object) -> subprocess.CompletedProcess:
+    """main.py with these options, on the CPU, in this process: without the seconds that a new one takes."""
+    from stn_ext.training import config, program
+    from stn_ext.training.distributed import launch
+    from stn_ext.training.errors import guarded
+
+    def main() -> None:
+        args = config.parse([*map(str, arguments), "--gpu_ids=-1"])
+        launch(program.MODES[args.mode], args)
+
+    output, errors = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+        code = guarded(main)
+    return subprocess.CompletedProcess(arguments, code, output.getvalue(), errors.getvalue())
+
+
+def succeed_here(*arguments: object) -> str:
+    """The same, which must succeed; returns what it printed."""
+    done = run_here(*arguments)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    return done.stdout

@@ -25,6 +25,13 @@ SILENCE = 60.0  # seconds without a word where there is no terminal
 
 _BOARDS = itertools.count()  # of this process: each has a file of its own
 
+# What TensorBoard's "custom scalars" draw in one chart.
+CHARTS = {
+    "training": {
+        name: ["Multiline", [f"{name}/train", f"{name}/validation"]] for name in ("loss", "accuracy")
+    }
+}
+
 
 class Bar:
     """A progress bar where there is a terminal; elsewhere a line a minute. Call it after every step."""
@@ -80,6 +87,7 @@ class Board:
 
     def __init__(self, directory: Path, first_epoch: int) -> None:
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from torch.utils.tensorboard.summary import custom_scalars
 
         who = f"{socket.gethostname()}.{os.getpid()}.{next(_BOARDS)}"
         self._path = directory / f"events.out.tfevents.{int(time.time()):010d}.{who}"
@@ -90,7 +98,11 @@ class Board:
             self._give_up(error)
         # What an interrupted run wrote beyond its last checkpoint is hidden.
         start = SessionLog(status=SessionLog.START)
-        self._write(Event(file_version="brain.Event:2"), Event(session_log=start, step=first_epoch))
+        self._write(
+            Event(file_version="brain.Event:2"),
+            Event(session_log=start, step=first_epoch),
+            Event(summary=custom_scalars(CHARTS)),
+        )
 
     def scalars(self, epoch: int, train: Metrics, validation: Metrics, more: dict[str, float]) -> None:
         from tensorboard.compat.proto.event_pb2 import Event
@@ -109,6 +121,18 @@ class Board:
         self._write(
             Event(summary=image("input and warped", grid(pairs, columns=5), dataformats="CHW"), step=epoch)
         )
+
+    def options(self, options: dict[str, Any], validation: Metrics) -> None:
+        """The run's options beside what came of it, for TensorBoard's table of runs (hparams)."""
+        from tensorboard.compat.proto.event_pb2 import Event
+        from torch.utils.tensorboard.summary import hparams, scalar
+
+        plain = {
+            name: value if type(value) in (int, float) else str(value) for name, value in options.items()
+        }
+        figures = {"final/loss": validation.loss, "final/accuracy": validation.accuracy}
+        summaries = [*hparams(plain, figures), *(scalar(name, value) for name, value in figures.items())]
+        self._write(*(Event(summary=summary) for summary in summaries))
 
     def close(self) -> None:
         if self._file:

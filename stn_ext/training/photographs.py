@@ -100,18 +100,19 @@ def ink_of(photograph: Tensor) -> Tensor:
 
 def paper_of(photograph: Tensor) -> Tensor:
     """A surface of second degree through what most of the photograph is: (H, W), of (H, W)."""
-    y, x = (torch.linspace(-1, 1, length) for length in photograph.shape)
+    y, x = (torch.linspace(-1, 1, length, dtype=torch.float64) for length in photograph.shape)
     y, x = torch.meshgrid(y, x, indexing="ij")
-    terms = torch.stack((torch.ones_like(x), x, y, x * x, x * y, y * y), -1)
-    basis, values = terms.reshape(-1, 6).double(), photograph.reshape(-1).double()
-    is_paper = torch.ones(len(values), dtype=torch.bool)
+    basis = torch.stack((torch.ones_like(x), x, y, x * x, x * y, y * y), -1).reshape(-1, 6)
+    values = photograph.reshape(-1).double()
+    # First a plane through the edges, where the paper is to be seen; then what lies near the last surface.
+    is_paper, terms = torch.maximum(x.abs(), y.abs()).reshape(-1) > 0.8, 3
     surface = values
-    for _ in range(8):  # each time without what lay far off the last surface
-        weights = basis[is_paper]
-        normal = weights.T @ weights + 1e-6 * torch.eye(6, dtype=torch.float64)
-        surface = basis @ torch.linalg.solve(normal, weights.T @ values[is_paper])
+    for _ in range(8):
+        some = basis[is_paper, :terms]
+        normal = some.T @ some + 1e-6 * torch.eye(terms, dtype=torch.float64)
+        surface = basis[:, :terms] @ torch.linalg.solve(normal, some.T @ values[is_paper])
         distance = (values - surface).abs()
-        is_paper = distance <= 2.5 * distance.median().clamp(min=1)
+        is_paper, terms = distance <= 2.5 * distance.median().clamp(min=1), 6
     return surface.float().view_as(photograph)
 
 

@@ -163,6 +163,8 @@ def train_epochs(
             board.scalars(epoch, metrics, held_out, figures)
             if epoch % args.num_freq_disp == 0 or epoch == args.num_epoch:
                 board.images(epoch, side_by_side(run.network, shown, normalisation))
+            if epoch == args.num_epoch:
+                board.options(config.options(args), held_out)
 
 
 class Diverged(Exception):

@@ -74,3 +74,26 @@ def test_the_epoch_line_says_how_much_is_outside():
     line = "epoch 3/10: train loss 0.2500, accuracy 50.00%; validation loss 0.5000, accuracy 75.00%; "
     assert monitor.epoch_line(*figures) == line + "1234 images/s"
     assert monitor.epoch_line(*figures, 0.0312) == line + "3.1% outside; 1234 images/s"
+
+
+def test_train_and_validation_share_a_chart_and_runs_have_their_options(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    board = monitor.Board(tmp_path, 1)
+    board.scalars(1, Metrics(1.0, 0.5), Metrics(2.0, 0.25), {})
+    board.options({"net": "cnn", "lr_cls": 0.5, "warp_size": [2, 3], "width": None}, Metrics(2.0, 0.25))
+    board.close()
+    events = EventAccumulator(str(tmp_path), size_guidance={"scalars": 0, "tensors": 0})
+    events.Reload()
+    (tensor,) = events.Tensors("custom_scalars__config__")
+    layout = Layout.FromString(tensor.tensor_proto.string_val[0])
+    charts = {chart.title: list(chart.multiline.tag) for chart in layout.category[0].chart}
+    assert charts["loss"] == ["loss/train", "loss/validation"]
+    assert {tag for chart in charts.values() for tag in chart} <= set(events.Tags()["scalars"])
+    content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    options = HParamsPluginData.FromString(content).session_start_info.hparams
+    assert options["net"].string_value == "cnn" and options["lr_cls"].number_value == 0.5
+    assert options["warp_size"].string_value == "[2, 3]"
+    assert events.Scalars("final/accuracy")[0].value == 0.25
