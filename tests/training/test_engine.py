@@ -161,7 +161,7 @@ def jittered(jitter):
 def test_samples_average_probabilities_over_jittered_thetas(squares):
     """Against the same thetas, drawn and averaged by hand."""
     model, normalisation, batch = jittered(0.3).eval(), Normalisation([0]), squares[:20]
-    ((_, warped, outputs),) = engine.predictions(model, batch, normalisation, samples=5)
+    ((_, warped, _, outputs),) = engine.predictions(model, batch, normalisation, samples=5)
     images = normalisation.apply(batch.images)
     torch.manual_seed(0)
     expected = torch.zeros(20, 3)
@@ -173,7 +173,7 @@ def test_samples_average_probabilities_over_jittered_thetas(squares):
         torch.testing.assert_close(outputs.exp(), expected, rtol=1e-4, atol=1e-5)
         assert torch.equal(warped, model.transformer(images))
     assert (outputs - model(images).log_softmax(1)).abs().max() > 0.01
-    ((_, _, again),) = engine.predictions(model, batch, normalisation, samples=5)
+    ((*_, again),) = engine.predictions(model, batch, normalisation, samples=5)
     assert torch.equal(again, outputs) and not any(module.training for module in model.modules())
     together = engine.evaluate(model, batch, normalisation, ALONE, samples=5)
     assert together.loss == pytest.approx(F.nll_loss(outputs, batch.labels).item(), rel=1e-5)
