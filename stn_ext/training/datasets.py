@@ -11,7 +11,7 @@ import torch
 
 from . import data
 from .data import ImageSet
-from .distortions import DISTORTIONS, Distortion
+from .distortions import BATCH, DISTORTIONS, Distortion
 from .errors import UserError
 
 _DISTORTED = {
@@ -79,9 +79,14 @@ def load_training(
     else:
         pool = data.load(base, directory, train=True)
         training, validation = data.split(one_class(pool, name_class)[:limit])
-    if distortion:
+    if distortion is None:
+        return TrainingSet(training, None, seed, pool), validation
+    if distortion.sizes is None:
         validation = distortion.fixed(validation, "validation", pool=pool)
-    return TrainingSet(training, distortion, seed, pool), validation
+        return TrainingSet(training, distortion, seed, pool), validation
+    training = distortion.fixed(training[: distortion.sizes[0]], "training", pool=pool)
+    validation = distortion.fixed(validation[: distortion.sizes[1]], "validation", pool=pool)
+    return TrainingSet(training, None, seed, pool), validation
 
 
 def load_test(
@@ -99,6 +104,9 @@ def load_test(
     base, distortion = _DISTORTED[name]
     pool = data.load(base, directory, train=False)
     images = pool if objective_of(name) == "classification" else one_class(pool, name_class)
+    if distortion.sizes:  # each image several times, each time distorted otherwise; whole batches of them
+        count = min(distortion.sizes[2], BATCH * -(-(limit or distortion.sizes[2]) // BATCH))
+        images = images[torch.arange(count) % len(images)]
     return distortion.fixed(images, "test", pool=pool)[:limit]
 
 

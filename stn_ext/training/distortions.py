@@ -68,19 +68,34 @@ def rotated(digits: Tensor, labels: Tensor, draw: Draw) -> tuple[Tensor, Tensor]
     return functional.affine_sample(digits, transforms.rotation(angles)), labels
 
 
-def placed(digits: Tensor, labels: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
-    """RTS: turned by up to 45 degrees, scaled by 0.7 to 1.2, at a random place of 42 x 42 pixels."""
-    count, size = len(digits), 42
-    angle = draw.uniform(-math.pi / 4, math.pi / 4, count)
-    scale = draw.uniform(0.7, 1.2, count)
-    half = digits.new_tensor(digits.shape[:1:-1]) / 2  # (x, y), pixels
-    room = (size / 2 - scale[:, None] * half).clamp(min=0)
-    shift = room * draw.uniform(-1, 1, count, 2)
+def placed(size: int, angle: float, scale: tuple[float, float]) -> Distort:
+    """Turned by up to an angle either way, scaled, at a random place of size x size pixels."""
+
+    def distort(digits: Tensor, labels: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
+        count = len(digits)
+        turned, scaled = draw.uniform(-angle, angle, count), draw.uniform(*scale, count)
+        half = digits.new_tensor(digits.shape[:1:-1]) / 2  # (x, y), pixels
+        room = (size / 2 - scaled[:, None] * half).clamp(min=0)
+        shift = room * draw.uniform(-1, 1, count, 2)
+        return moved(digits, (size, size), turned, scaled, shift), labels
+
+    return distort
+
+
+def moved(digits: Tensor, size: tuple[int, int], angle: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """Canvases of size (height, width) with each digit turned and scaled (B,), and shifted (B, 2) from the
+    middle by so many pixels, x and y."""
+    half = digits.new_tensor(digits.shape[:1:-1]) / 2
     # From the output's coordinates, in pixels from its centre: back by the shift, the angle and the scale.
     turn = torch.stack((angle.cos(), angle.sin(), -angle.sin(), angle.cos()), 1).view(-1, 2, 2)
     linear = turn / scale[:, None, None]
-    theta = torch.cat((linear * (size / 2), -linear @ shift[:, :, None]), 2) / half[:, None]
-    return functional.affine_sample(digits, theta, (size, size)), labels
+    middle = digits.new_tensor(size[::-1]) / 2
+    theta = torch.cat((linear * middle, -linear @ shift[:, :, None]), 2) / half[:, None]
+    return functional.affine_sample(digits, theta, size)
+
+
+# RTS: turned by up to 45 degrees, scaled by 0.7 to 1.2.
+rts = placed(42, math.pi / 4, (0.7, 1.2))
 
 
 def projected(digits: Tensor, labels: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
@@ -154,10 +169,16 @@ def strewn(digits: Tensor, draw: Draw, size: int, patches: int) -> tuple[Tensor,
     canvas = digits.new_zeros(count, channels, size, size)
     rows, columns = place(draw, count, size, (height, width))
     paste(canvas, digits, rows, columns)
+    strew(canvas, draw, patches)
+    return canvas, torch.stack((rows, columns), 1)
+
+
+def strew(canvas: Tensor, draw: Draw, patches: int) -> None:
+    """Puts so many patches of 6 x 6 of other images at random places of each square canvas."""
+    count, size = len(canvas), canvas.shape[2]
     for _ in range(patches):
         others, _ = draw.others(count)
         paste(canvas, cut(others, 6, draw), *place(draw, count, size, (6, 6)))
-    return canvas, torch.stack((rows, columns), 1)
 
 
 def place(draw: Draw, count: int, size: int, of: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -195,9 +216,25 @@ def window(
 def added(digits: Tensor, labels: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
     """Addition: two digits, each placed as in RTS, in channels of their own; the label is their sum."""
     others, other_labels = draw.others(len(digits))
-    first, _ = placed(digits, labels, draw)
-    second, _ = placed(others, other_labels, draw)
+    first, _ = rts(digits, labels, draw)
+    second, _ = rts(others, other_labels, draw)
     return torch.cat((first, second), 1), labels + other_labels
+
+
+def similar(patches: int) -> Distort:
+    """SIM2: turned by any angle, scaled by 1 to 2.4, anywhere in 96 x 96 pixels, among patches as TC's.
+
+    After SIM2MNIST of Esteves et al., Polar Transformer Networks, ICLR 2018. How much clutter theirs has they
+    do not say; this has TC's.
+    """
+    place_one = placed(96, math.pi, (1.0, 2.4))
+
+    def distort(digits: Tensor, labels: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
+        canvas, _ = place_one(digits, labels, draw)
+        strew(canvas, draw, patches)
+        return canvas, labels
+
+    return distort
 
 
 def sums(classes: tuple[str, ...]) -> tuple[str, ...]:
@@ -216,6 +253,8 @@ class Distortion:
     distort: Distort
     classes: Callable[[tuple[str, ...]], tuple[str, ...]] = lambda classes: classes
     objective: str = "classification"
+    # Of a set that is made once, and not anew in each epoch: so many images to train, validate and test on.
+    sizes: tuple[int, int, int] | None = None
 
     def apply(
         self,
@@ -246,11 +285,12 @@ class Distortion:
 
 DISTORTIONS = {
     "r": Distortion(rotated),
-    "rts": Distortion(placed),
+    "rts": Distortion(rts),
     "p": Distortion(projected),
     "e": Distortion(elastic),
     "tc": Distortion(cluttered(60, 6)),
     "add": Distortion(added, sums),
+    "sim2": Distortion(similar(6), sizes=(10_000, 5_000, 50_000)),
     "coloc": Distortion(hidden(16), found, "colocalisation"),
     "coloc_t": Distortion(hidden(0), found, "colocalisation"),
 }

@@ -14,7 +14,7 @@ from stn_ext.training.errors import UserError
 
 SHAPES = {  # (channels, height, width) of distorted digits
     "r": (1, 28, 28), "rts": (1, 42, 42), "p": (1, 28, 28), "e": (1, 28, 28), "tc": (1, 60, 60),
-    "add": (2, 42, 42), "coloc": (1, 84, 84), "coloc_t": (1, 84, 84),
+    "add": (2, 42, 42), "sim2": (1, 96, 96), "coloc": (1, 84, 84), "coloc_t": (1, 84, 84),
 }  # fmt: skip
 
 
@@ -97,6 +97,42 @@ def test_placing_turns_scales_and_moves_within_the_canvas():
     assert (moved.abs() <= (21 - 14 * scale[:, None]) + 5 * scale[:, None] + 0.1).all()
     assert moved.mean(0)[1].abs() < 0.3 and moved[:, 1].std() > 3
     assert (made[:, :, 0].max() == 0) and (made[:, :, :, 0].max() == 0)  # bars stay inside
+
+
+def test_sim2_turns_to_any_angle_enlarges_and_strews_clutter():
+    alone = distortions.placed(96, np.pi, (1.0, 2.4))
+    bars = arrows(4000)
+    made = distortions.Distortion(alone).fixed(bars, "a").images
+    scale = (made.double().sum((1, 2, 3)) / bars.images[0].double().sum()).sqrt()
+    assert 0.98 < scale.min() < 1.02 and 2.37 < scale.max() < 2.43 and abs(scale.mean() - 1.7) < 0.02
+    x, y = centre(made).T
+    assert min(x.min(), y.min()) < -30 and max(x.max(), y.max()) > 30  # of 48 pixels to the border
+    # A bar turned by any angle is more level than upright as often as not.
+    spread = []
+    for axis in (2, 3):
+        weight = made.double().sum((1, axis))
+        where = torch.arange(96.0).double()
+        mean = (weight * where).sum(1) / weight.sum(1)
+        spread.append((weight * (where - mean[:, None]).square()).sum(1) / weight.sum(1))
+    level = (spread[0] > spread[1]).double().mean()
+    assert abs(level - 0.5) < 5 * 0.5 / 4000**0.5
+    few = bars[:300]  # which alone draw other numbers
+    strewn, made = (
+        DISTORTIONS["sim2"].fixed(few, "a").images,
+        distortions.Distortion(alone).fixed(few, "a").images,
+    )
+    extra = (strewn > 0).sum((1, 2, 3)) - (made > 0).sum((1, 2, 3))
+    assert extra.double().mean() > 5 and extra.max() <= 6 * 36  # the bars have little ink
+
+
+def test_sim2_is_made_once_of_the_published_sizes():
+    training, validation = datasets.load_training("mnist_sim2", "nowhere", seed=1, limit=100)
+    assert training.epoch(1) is training.epoch(2) and (len(training), len(validation)) == (90, 10)
+    again = datasets.load_training("mnist_sim2", "nowhere", seed=2, limit=100)[0]
+    assert torch.equal(training.images.images, again.images.images)
+    assert DISTORTIONS["sim2"].sizes == (10_000, 5_000, 50_000)
+    part, more = (datasets.load_test("mnist_sim2", "nowhere", limit=limit) for limit in (30, 1010))
+    assert len(part) == 30 and len(more) == 1010 and torch.equal(part.images, more.images[:30])
 
 
 def test_a_homography_takes_its_points_where_it_should():
@@ -186,7 +222,7 @@ def test_the_test_sets_are_those_that_were_recorded(suffix):
     recorded = json.loads(datasets.CHECKSUMS.read_text())
     made = datasets.load_test(f"mnist_{suffix}", "nowhere")
     zeros = 980
-    assert len(made) == (zeros if suffix.startswith("coloc") else 10000)
+    assert len(made) == (zeros if suffix.startswith("coloc") else 50000 if suffix == "sim2" else 10000)
     assert datasets.checksum(made) == recorded[f"mnist_{suffix}"]
 
 
