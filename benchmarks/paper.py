@@ -1,8 +1,12 @@
-"""The experiments of Jaderberg et al. 2015 on distorted digits, each with its control.
+"""The experiments of Jaderberg et al. 2015 on distorted digits, each with its controls.
 
-    python benchmarks/paper.py                                # all of them, two seeds each
+    python benchmarks/paper.py                                # all of them, over seeds
     python benchmarks/paper.py --only rts tc --budget 120     # these, for two hours in all
     python benchmarks/paper.py --only r -- --num_epoch 100    # what follows "--" goes to main.py
+
+One control has as many parameters as the network with a transformer, and as many epochs; the other has as
+many parameters, and so many epochs as take the same processor time. What was tried before these settings were
+chosen, on validation images alone, is in PAPER.md.
 
 Each run is main.py's own training and test, in a folder of its own. The test set is used once a run, on the
 network after its last epoch. A run that is interrupted, or that the budget ends, goes on when the command is
@@ -16,6 +20,7 @@ import argparse
 import json
 import math
 import os
+import shlex
 import signal
 import statistics
 import subprocess
@@ -24,6 +29,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Lock
 
@@ -31,9 +37,14 @@ import torch
 from tables import markdown
 from timing import machine, write_json
 
+from stn_ext.training import config, data, datasets, engine
+from stn_ext.training.objectives import OBJECTIVES
+from stn_ext.training.run import About, build
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks/results"
-SCOPES = {"stn": "on", "cls": "off"}
+# With a transformer; the control of equal parameters and epochs; that of equal parameters and processor time.
+SCOPES = {"stn": "on", "cls": "off", "time": "off"}
 
 
 @dataclass(frozen=True)
@@ -45,8 +56,12 @@ class Experiment:
     best: float | None
     published: float | None
     options: tuple[str, ...]
-    scopes: tuple[str, ...] = ("stn", "cls")  # without a transformer nothing is located
+    test: tuple[str, ...] = ()  # options of the test with a transformer
+    scopes: tuple[str, ...] = tuple(SCOPES)  # without a transformer nothing is located
 
+
+ORDER = "cls", "time", "stn"  # of the table's columns
+TITLES = {"cls": "control of equal parameters", "time": "control of equal time", "stn": "with a transformer"}
 
 COLOCALISATION = ("--width", "16", "--control", "same", "--label_smoothing", "0")
 
@@ -57,6 +72,17 @@ EXPERIMENTS = {
     "p": Experiment("P", 1.5, 0.8, None, ("--transform", "projective")),
     "e": Experiment("E", 1.4, 1.1, None, ("--transform", "thin_plate_spline")),
     "tc": Experiment("TC", 3.5, 1.7, None, ("--transform", "affine", "--warp_size", "28")),
+    # Of 10,000 fixed training images; published: the CNN, the STN and the PTN of Esteves et al. 2018.
+    "sim2": Experiment(
+        "SIM2",
+        11.73,
+        12.35,
+        5.03,
+        (
+            *("--transform", "similarity", "--localization", "heatmap", "--start_scale", "0.5"),
+            *("--warp_size", "32", "--num_epoch", "120"),
+        ),
+    ),
     "add": Experiment(
         "addition",
         14.7,
@@ -65,8 +91,8 @@ EXPERIMENTS = {
         ("--transform", "affine", "--num_transformers", "2", "--warp_size", "28"),
     ),
     # Of one class, with no labels to smooth. In the paper all digits that are only translated are located.
-    "coloc": Experiment("co-localisation, cluttered", None, None, None, COLOCALISATION, ("stn",)),
-    "coloc_t": Experiment("co-localisation", None, 0.0, None, COLOCALISATION, ("stn",)),
+    "coloc": Experiment("co-localisation, cluttered", None, None, None, COLOCALISATION, scopes=("stn",)),
+    "coloc_t": Experiment("co-localisation", None, 0.0, None, COLOCALISATION, scopes=("stn",)),
 }
 # What all have in common: a network of less than 400 thousand parameters.
 COMMON = (
@@ -79,10 +105,17 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--only", nargs="+", choices=list(EXPERIMENTS), default=list(EXPERIMENTS))
     parser.add_argument(
-        "--scopes", nargs="+", choices=list(SCOPES), default=list(SCOPES), help="with (stn), without (cls)"
+        "--scopes",
+        nargs="+",
+        choices=list(SCOPES),
+        default=list(SCOPES),
+        help="with a transformer (stn), the controls of equal parameters (cls) and of equal time (time)",
     )
     parser.add_argument("--budget", type=float, metavar="MINUTES", help="end after so long (default: never)")
-    parser.add_argument("--seeds", type=int, default=2, help="default: 2")
+    parser.add_argument("--seeds", type=int, default=3, help="with a transformer (default: 3)")
+    parser.add_argument(
+        "--control_seeds", type=int, default=2, help="of each control, at most as many (default: 2)"
+    )
     parser.add_argument(
         "--at_once", type=int, default=1, help="runs side by side, sharing the cores (default: 1)"
     )
@@ -134,8 +167,19 @@ class Run:
 
     def command(self, mode: str, *more: str) -> list[str]:
         folders = [f"--dir_{kind}={self.directory(kind)}" for kind in ("log", "checkpoint", "result")]
-        where = ["--scope", self.scope, "--name_data", self.name_data, *folders]
-        return [sys.executable, "main.py", "--mode", mode, *where, *more]
+        return [sys.executable, "main.py", "--mode", mode, *self.where(), *folders, *more]
+
+    def where(self) -> list[str]:
+        implied = self.scope in config.SCOPES
+        words = [] if implied else ["--transformer", SCOPES[self.scope]]
+        return ["--scope", self.scope, *words, "--name_data", self.name_data]
+
+    def what(self) -> list[str]:
+        """What is trained, in options of main.py."""
+        words = [*options_of(self.experiment, self.options), "--seed", str(self.seed)]
+        if self.scope == "time":
+            words += ["--num_epoch", str(epochs_of_equal_time(self))]
+        return words
 
     def threads(self) -> int:
         return max(1, torch.get_num_threads() // self.options.at_once)
@@ -143,27 +187,39 @@ class Run:
     def environment(self) -> dict[str, str]:
         return os.environ | {"OMP_NUM_THREADS": str(self.threads())}
 
-    def train(self, budget: Budget) -> None:
-        """Trains, or goes on; at the end of the budget the last whole epoch is saved, if there is one."""
-        what = [*options_of(self.experiment, self.options), "--seed", str(self.seed)]
+    def train(self, budget: Budget) -> float:
+        """Trains, or goes on; at the end of the budget the last whole epoch is saved, if there is one.
+
+        Returns the seconds of processor time that it took.
+        """
         # Every epoch of the run that is shown in pictures.
         save = ["--num_freq_save", "1" if self.is_shown else "10"]
         process = subprocess.Popen(
-            self.command("train", *what, *save, "--train_continue", "on"),
+            self.command("train", *self.what(), *save, "--train_continue", "on"),
             cwd=ROOT,
             env=self.environment(),
             stdout=sys.stderr,
         )
-        while process.poll() is None and not budget.spent:
-            time.sleep(0.2)
-        process.terminate()
-        code = process.wait()
-        if code and not (code == 130 and budget.spent):
+        ended = stopped = False
+        while not ended:
+            pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+            ended = pid != 0
+            if not ended and budget.spent and not stopped:
+                process.terminate()
+                stopped = True
+            time.sleep(0 if ended else 0.2)
+        process.returncode = code = os.waitstatus_to_exitcode(status)
+        # 130 where it has saved what there is, the signal where it had not begun.
+        if code and not (stopped and code in (130, -signal.SIGTERM)):
             raise SystemExit(f"{self.name_data}, {self.scope}, seed {self.seed}: training failed")
+        return usage.ru_utime + usage.ru_stime
 
     def test(self) -> dict:
         """What the last epoch's network makes of the test set, and what it has seen of the training set."""
-        subprocess.run(self.command("test"), cwd=ROOT, env=self.environment(), check=True, stdout=sys.stderr)
+        averaged = EXPERIMENTS[self.experiment].test if self.scope == "stn" else ()
+        subprocess.run(
+            self.command("test", *averaged), cwd=ROOT, env=self.environment(), check=True, stdout=sys.stderr
+        )
         path = self.directory("result") / self.scope / self.name_data / "metrics.json"
         metrics = json.loads(path.read_text())
         history = metrics["history"]
@@ -186,13 +242,59 @@ class Run:
             ],
             "machine": machine(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
             | {"threads": self.threads()},
-            "options": options_of(self.experiment, self.options),
+            "command": shlex.join(["python", "main.py", *self.where(), *self.what()]),
+            "tested": list(averaged),
         }
 
 
 def options_of(experiment: str, options: argparse.Namespace) -> list[str]:
     """Of main.py; the user's own come last, and count."""
     return [*COMMON, *EXPERIMENTS[experiment].options, *options.options]
+
+
+def epochs_of_equal_time(run: Run) -> int:
+    """As many epochs without a transformer as take the processor time of those with.
+
+    A step of either is timed once for all seeds, and kept: a run that goes on has the epochs it began with.
+    """
+    path = run.options.dir / f"{run.name_data}_step.json"
+    if not path.exists():
+        write_json(path, step_seconds(run))
+    seconds = json.loads(path.read_text())
+    epochs = config.parse(options_of(run.experiment, run.options)).num_epoch
+    return max(1, round(epochs * seconds["stn"] / seconds["cls"]))
+
+
+def step_seconds(run: Run, rounds: int = 12) -> dict[str, float]:
+    """Of a training step with a transformer and of one without: the least of several, taken in turn."""
+    words = ["--name_data", run.name_data, *options_of(run.experiment, run.options)]
+    args = config.parse(words)
+    training, _ = datasets.load_training(run.name_data, ROOT / "datasets", seed=0, limit=2 * args.batch_size)
+    images = training.epoch(1)[: args.batch_size]
+    about, objective = About.of(images), OBJECTIVES[images.objective]()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    inputs, labels = data.Normalisation(about.background).apply(images.images).to(device), images.labels
+    steps = {}
+    for scope in ("stn", "cls"):
+        args.transformer = SCOPES[scope]
+        model = build(vars(args), about).to(memory_format=torch.channels_last).to(device).train()
+        steps[scope] = partial(
+            engine.training_step,
+            model,
+            engine.make_optimizer(model, args),
+            inputs,
+            labels.to(device),
+            objective,
+        )
+    best = dict.fromkeys(steps, math.inf)
+    for _ in range(rounds):
+        for scope, step in steps.items():
+            # Processor time: what else runs beside it, on a CPU, lengthens no step.
+            clock = time.perf_counter if device.type == "cuda" else time.process_time
+            began = clock()
+            step().sum().item()
+            best[scope] = min(best[scope], clock() - began)
+    return best
 
 
 def key(result: dict) -> tuple:
@@ -212,23 +314,26 @@ def measure(options: argparse.Namespace) -> list[dict]:
     def make(run: Run) -> None:
         if ended(results.get((run.name_data, run.scope, run.seed))) or budget.spent:
             return
-        run.train(budget)
+        seconds = run.train(budget)
         if run.checkpoints():
             result = run.test()
             with lock:
+                before = results.get(key(result), {}).get("processor_seconds", 0)
+                result["processor_seconds"] = before + seconds
                 results[key(result)] = result
                 write_json(options.json, {"runs": list(results.values())})
                 if run.is_shown:
                     animate(run)
 
     # Seed by seed: a budget that is too short leaves each experiment with its control, and fewer seeds.
-    seeds = range(options.seeds)
+    controls = min(options.seeds, options.control_seeds)
+    seeds = {scope: options.seeds if scope == "stn" else controls for scope in SCOPES}
     runs = [
         Run(name, scope, seed, options)
-        for seed in seeds
+        for seed in range(max(seeds.values()))
         for name in options.only
         for scope in EXPERIMENTS[name].scopes
-        if scope in options.scopes
+        if scope in options.scopes and seed < seeds[scope]
     ]
     with ThreadPoolExecutor(options.at_once) as pool:
         try:
@@ -240,29 +345,28 @@ def measure(options: argparse.Namespace) -> list[dict]:
 
 def table(results: list[dict], base: str = "mnist") -> str:
     """Errors in percent on the test sets, a row an experiment: means over seeds and standard deviations."""
-    header = ["error, %", "paper, without", "paper, with", "since", "without", "with a transformer"]
+    header = ["error, %", "paper, without", "paper, with", "since"]
+    header += [TITLES[scope] for scope in ORDER]
     header += ["seeds", "parameters", "images seen", "minutes a run", "hardware"]
     lines = []
     for name, experiment in EXPERIMENTS.items():
         rows = {
             scope: [r for r in results if (r["name_data"], r["scope"]) == (f"{base}_{name}", scope)]
-            for scope in SCOPES
+            for scope in ORDER
         }
         if not any(rows.values()):
             continue
-        both = [row for scope in SCOPES for row in rows[scope]]
         published = (experiment.without, experiment.best, experiment.published)
         lines.append(
             [
                 experiment.title,
                 *("" if figure is None or base != "mnist" else f"{figure:g}" for figure in published),
-                spread(rows["cls"]),
-                spread(rows["stn"]),
-                " / ".join(str(len(rows[scope])) for scope in ("cls", "stn")),
-                " / ".join(span(rows[scope], "num_parameters", 1000, "k") for scope in ("cls", "stn")),
-                " / ".join(span(rows[scope], "images_seen", 1e6, "M") for scope in ("cls", "stn")),
-                " / ".join(span(rows[scope], "seconds", 60, "") for scope in ("cls", "stn")),
-                ", ".join(sorted({hardware(row["machine"]) for row in both})),
+                *(spread(rows[scope]) for scope in ORDER),
+                " / ".join(str(len(rows[scope])) for scope in ORDER),
+                " / ".join(span(rows[scope], "num_parameters", 1000, "k") for scope in ORDER),
+                " / ".join(span(rows[scope], "images_seen", 1e6, "M") for scope in ORDER),
+                " / ".join(span(rows[scope], "seconds", 60, "") for scope in ORDER),
+                ", ".join(sorted({hardware(row["machine"]) for scope in ORDER for row in rows[scope]})),
             ]
         )
     note = "\n\n\\* not at its end: as after the images it has seen." if "*" in str(lines) else ""
@@ -293,8 +397,8 @@ def animate(run: Run, per_class: int = 1, milliseconds: int = 400) -> None:
     """A GIF of the same test digits, raw and as the transformer warps them, a frame an epoch at most."""
     from PIL import Image
 
-    from stn_ext.training import checkpoints, data, datasets, monitor
-    from stn_ext.training.run import about_of, build, rebuild
+    from stn_ext.training import checkpoints, monitor
+    from stn_ext.training.run import about_of, rebuild
 
     states = [checkpoints.load(path) for path in spaced(run.checkpoints())]
     images = datasets.load_test(run.name_data, ROOT / "datasets", limit=500)

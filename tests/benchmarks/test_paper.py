@@ -24,7 +24,7 @@ def result(run, epoch=3, num_epoch=3, error=1.0):
 def faked(monkeypatch, tmp_path):
     """(options, the runs that were trained); each training takes one of the three epochs' budget."""
     trained = []
-    monkeypatch.setattr(paper.Run, "train", lambda run, budget: trained.append(run))
+    monkeypatch.setattr(paper.Run, "train", lambda run, budget: trained.append(run) or 10.0)
     monkeypatch.setattr(paper.Run, "checkpoints", lambda run: ["one"])
     monkeypatch.setattr(paper.Run, "test", lambda run: result(run, min(3, trained.count(run))))
     monkeypatch.setattr(paper, "animate", lambda run: None)
@@ -32,18 +32,47 @@ def faked(monkeypatch, tmp_path):
     return words, trained
 
 
-def test_each_experiment_has_its_control_and_seeds_come_last(faked):
+def test_each_experiment_has_its_controls_and_seeds_come_last(faked):
     words, trained = faked
-    paper.measure(paper.parse([*words, "--seeds", "2"]))
+    results = paper.measure(paper.parse([*words, "--seeds", "2", "--control_seeds", "1"]))
     order = [(run.seed, run.experiment, run.scope) for run in trained]
-    assert order == [(s, e, c) for s in (0, 1) for e in ("rts", "tc") for c in ("stn", "cls")]
+    first = [(0, e, c) for e in ("rts", "tc") for c in ("stn", "cls", "time")]
+    assert order == [*first, (1, "rts", "stn"), (1, "tc", "stn")]
+    assert {result["processor_seconds"] for result in results} == {10.0}
+
+
+def test_the_control_of_equal_time_has_epochs_for_the_transformers_time(monkeypatch, tmp_path):
+    """And keeps them, whatever a later measurement would say."""
+    options = paper.parse(["--dir", str(tmp_path), "--", "--num_epoch", "20"])
+    run = paper.Run("rts", "time", 0, options)
+    monkeypatch.setattr(paper, "step_seconds", lambda run: {"stn": 0.3, "cls": 0.5})
+    args = config.parse([*run.where(), *run.what()])
+    assert (args.transformer, args.num_epoch, args.control, args.seed) == ("off", 12, "widened", 0)
+    monkeypatch.setattr(paper, "step_seconds", lambda run: {"stn": 3.0, "cls": 0.5})
+    assert paper.epochs_of_equal_time(paper.Run("rts", "time", 1, options)) == 12
+    control = config.parse([*run.where(), *paper.Run("rts", "cls", 0, options).what()])
+    assert control.num_epoch == 20
+
+
+def test_a_step_is_timed_with_a_transformer_and_without(tmp_path):
+    options = paper.parse(["--dir", str(tmp_path), "--", "--batch_size", "8", "--width", "4"])
+    seconds = paper.step_seconds(paper.Run("rts", "time", 0, options), rounds=2)
+    assert set(seconds) == {"stn", "cls"} and min(seconds.values()) > 0
+
+
+def test_a_training_says_how_long_it_took_and_ends_with_its_budget(tmp_path):
+    options = paper.parse(["--dir", str(tmp_path), "--", "--limit", "100", "--num_epoch", "1"])
+    run = paper.Run("r", "stn", 0, options)
+    assert 0.1 < run.train(paper.Budget(None)) < 300 and run.checkpoints()
+    seconds = paper.Run("r", "stn", 1, options).train(paper.Budget(0))  # at once, before anything is saved
+    assert seconds < 300 and not paper.Run("r", "stn", 1, options).checkpoints()
 
 
 def test_transformers_may_run_before_their_controls(faked):
     words, trained = faked
     results = paper.measure(paper.parse([*words, "--seeds", "1", "--scopes", "stn"]))
     assert [(run.experiment, run.scope) for run in trained] == [("rts", "stn"), ("tc", "stn")]
-    assert paper.table(results).count("| 0 / 1 |") == 2
+    assert paper.table(results).count("| 0 / 0 / 1 |") == 2
 
 
 def test_co_localisation_has_no_control(faked):
@@ -52,7 +81,7 @@ def test_co_localisation_has_no_control(faked):
     results = paper.measure(options)
     assert [(run.experiment, run.scope) for run in trained] == [("coloc", "stn")]
     row = next(line for line in paper.table(results).splitlines() if line.startswith("| co-loc"))
-    assert [cell.strip() for cell in row.strip("|").split("|")][1:5] == ["", "", "", "-"]
+    assert [cell.strip() for cell in row.strip("|").split("|")][1:6] == ["", "", "", "-", "-"]
 
 
 def test_what_has_ended_is_not_repeated_and_the_rest_goes_on(faked, tmp_path):
@@ -61,7 +90,8 @@ def test_what_has_ended_is_not_repeated_and_the_rest_goes_on(faked, tmp_path):
     for times in (1, 2, 3, 3):
         results = paper.measure(options)
         assert {trained.count(run) for run in trained} == {times}
-    assert all(map(paper.ended, results)) and len(results) == 4
+    assert all(map(paper.ended, results)) and len(results) == 6
+    assert {result["processor_seconds"] for result in results} == {30.0}  # of the three times together
     assert json.loads((tmp_path / "results/paper.json").read_text())["runs"] == results
 
 
@@ -83,8 +113,8 @@ def test_the_table_says_what_has_not_ended(tmp_path):
     row = next(line for line in text.splitlines() if line.startswith("| RTS"))
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells == [
-        "RTS", "0.8", "0.5", "0.54", "0.90 *", "0.60 ± 0.14", "1 / 2", "100k / 100k", "0.054M / 0.162M",
-        "1 / 3", "2 thread(s) of some CPU",
+        "RTS", "0.8", "0.5", "0.54", "0.90 *", "-", "0.60 ± 0.14", "1 / 0 / 2", "100k / - / 100k",
+        "0.054M / - / 0.162M", "1 / - / 3", "2 thread(s) of some CPU",
     ]  # fmt: skip
     assert "not at its end" in text and "not at its end" not in paper.table(results[:2])
 
@@ -94,15 +124,16 @@ def test_every_experiments_options_are_main_s_and_the_user_s_count():
         words = paper.options_of(name, paper.parse(["--", "--num_epoch", "7"]))
         args = config.parse(["--name_data", f"mnist_{name}", *words])
         assert args.num_epoch == 7 and args.ema > 0
+        config.parse(["--mode", "test", *experiment.test])
         if "cls" in experiment.scopes:
-            assert args.control == "widened" and experiment.best <= experiment.without
+            assert args.control == "widened" and (experiment.best <= experiment.without or name == "sim2")
 
 
 def test_networks_are_as_small_as_the_papers():
     from stn_ext.models import num_parameters
     from stn_ext.training.run import About, build
 
-    shapes = {"rts": (1, 42, 42), "tc": (1, 60, 60), "add": (2, 42, 42)}
+    shapes = {"rts": (1, 42, 42), "tc": (1, 60, 60), "sim2": (1, 96, 96), "add": (2, 42, 42)}
     for name, experiment in paper.EXPERIMENTS.items():
         if "cls" not in experiment.scopes:
             continue
