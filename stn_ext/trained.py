@@ -32,6 +32,8 @@ def load(
         UserError: there is no such file, or it is damaged or of another program.
 
     Example:
+        >>> import torch
+        >>> import stn_ext
         >>> network = stn_ext.load("mnist")
         >>> network.classes
         ('0', '1', '2', '3', '4', '5', '6', '7', '8', '9')

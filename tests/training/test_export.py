@@ -7,11 +7,12 @@ import sys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import stn_ext
 from stn_ext.models import create_model
 from stn_ext.training import checkpoints, data, export, schema
-from tests.command_line import directories, run_here, succeed_here
+from tests.command_line import ROOT, directories, run_here, succeed_here
 
 pytest.importorskip("onnxruntime", reason="needs onnxruntime")
 
@@ -163,3 +164,22 @@ def test_a_fresh_training_sets_exports_aside_too(tmp_path):
 def test_mistakes_get_one_line(tmp_path, words, message):
     done = run_here("--mode", "export", *words, *directories(tmp_path))
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and message in done.stderr, done.stderr
+
+
+def test_the_server_of_the_documentation_reads_digits_without_pytorch(tmp_path):
+    succeed_here("--mode", "export", "--format", "onnx", "--weights", "mnist", *directories(tmp_path))
+    (path,) = tmp_path.rglob("*.onnx")
+    digits = data.load("mnist", "none", train=False, limit=5)
+    names = [str(tmp_path / f"{index}.png") for index in range(5)]
+    for name, image in zip(names, digits.images, strict=True):
+        Image.fromarray(image[0].numpy()).save(name)
+    program = (
+        "import runpy, sys; sys.modules['torch'] = None; runpy.run_path(sys.argv[1], run_name='__main__')"
+    )
+    program = program.replace("runpy.run_path", "sys.argv.pop(0); runpy.run_path").replace(
+        "argv[1]", "argv[0]"
+    )
+    words = [sys.executable, "-c", program, str(ROOT / "docs/serve.py"), str(path), *names]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    expected = [f"{name} {label}" for name, label in zip(names, digits.labels.tolist(), strict=True)]
+    assert done.stdout.splitlines() == expected
