@@ -150,7 +150,7 @@ def requirements():
     """The operator itself needs PyTorch alone; the rest serves main.py and display_result.py."""
     # The very version built against: pip would replace it to have the newest torchvision.
     public, _, _ = torch.__version__.partition("+")
-    main = ["torchvision", "numpy", "pillow", "tensorboard", "tqdm", "jinja2", "matplotlib"]
+    main = ["torchvision", "numpy", "pillow", "tensorboard", "tqdm", "jinja2", "matplotlib", "pyyaml"]
     return [f"torch=={public}", *main]
 
 

@@ -101,10 +101,17 @@ def test_train_writes_checkpoints_every_so_many_epochs_and_the_last(trained):
 
 def test_train_writes_every_hyperparameter_in_force(trained):
     text = (trained[0] / "log/stn/mnist/arg.txt").read_text()
-    args = dict(line.split(": ", 1) for line in text.splitlines())
+    args = dict(line.removeprefix("# ").split(": ", 1) for line in text.splitlines())
     assert args["lr_stn"] == "0.002" and args["net"] == "small" and args["batch_size"] == "32"
-    assert args["image_size"] == "28 28" and args["background"] == "0" and args["transformer"] == "on"
+    assert args["shape"] == "1 28 28" and args["background"] == "0" and args["transformer"] == "on"
     assert {"seed", "optim", "beta1", "weight_decay", "lr_policy", "lr_cls", "num_epoch"} <= args.keys()
+
+
+def test_what_it_wrote_starts_the_same_again(trained, tmp_path):
+    config = trained[0] / "log/stn/mnist/arg.txt"
+    train(tmp_path, "--config", config)  # but for the directories
+    last = "checkpoints/stn/mnist/model_epoch00003.pth"
+    assert_same_bits(tmp_path / last, trained[0] / last)
 
 
 def test_train_writes_tensorboard_events(trained):
@@ -345,7 +352,9 @@ def test_the_default_network_trains_on_colour_pictures_of_ones_own(tmp_path):
     options = ["--name_data", "imagefolder", *directories(tmp_path)]
     succeed("main.py", "--num_epoch", "2", "--batch_size", "16", "--image_size", "16", "20", *options)
     args = (tmp_path / "log/stn/imagefolder/arg.txt").read_text()
-    assert "image_size: 16 20" in args and "image_channels: 3" in args and "classes: blue green red" in args
+    assert (
+        "image_size: [16, 20]" in args and "# shape: 3 16 20" in args and "# classes: blue green red" in args
+    )
     succeed("main.py", "--mode", "test", *options)
     assert Image.open(tmp_path / "results/stn/imagefolder/images/00000-output.png").size == (20, 16)
 

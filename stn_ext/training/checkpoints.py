@@ -16,21 +16,34 @@ from .errors import UserError
 from .files import open_regular
 
 FORMAT = "stn_ext checkpoint 1"
+BEST = "best"  # in the place of an epoch's number, that of the best validation accuracy
 _NAME = re.compile(r"model_epoch(\d{4,})\.pth")
 
 
-def path_of(directory: Path, epoch: int) -> Path:
-    return directory / f"model_epoch{epoch:05d}.pth"
+def path_of(directory: Path, epoch: int | str) -> Path:
+    return directory / ("model_best.pth" if epoch == BEST else f"model_epoch{epoch:05d}.pth")
 
 
-def find(directory: Path, epoch: int | None = None) -> Path | None:
-    """The checkpoint of an epoch, or of the latest; None where there is none.
+def find(directory: Path, epoch: int | str | None = None) -> Path | None:
+    """The checkpoint of an epoch, the best of all or, when None, the latest; None where there is none.
 
     The number in the name may have four digits.
     """
+    if epoch == BEST:
+        best = path_of(directory, BEST)
+        return best if best.exists() else None
+    found = _epochs(directory)
+    return found.get(max(found, default=-1) if epoch is None else int(epoch))
+
+
+def after(directory: Path, epoch: int) -> list[Path]:
+    """The checkpoints of the epochs after that one."""
+    return [path for number, path in _epochs(directory).items() if number > epoch]
+
+
+def _epochs(directory: Path) -> dict[int, Path]:
     paths = sorted(directory.glob("model_epoch*.pth"))
-    found = {int(match[1]): path for path in paths if (match := _NAME.fullmatch(path.name))}
-    return found.get(max(found, default=-1) if epoch is None else epoch)
+    return {int(match[1]): path for path in paths if (match := _NAME.fullmatch(path.name))}
 
 
 def to_bytes(state: dict) -> bytes:

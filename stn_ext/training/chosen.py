@@ -34,9 +34,11 @@ def checkpoint(args: Namespace) -> tuple[Path, dict]:
 
 
 def find(args: Namespace) -> Path:
-    """The checkpoint of --epoch, or the latest."""
+    """The checkpoint of --epoch, a number or best, or the latest."""
     directory = config.directory(args, "checkpoint")
     path = checkpoints.find(directory, args.epoch)
+    if path is None and args.epoch == checkpoints.BEST:
+        raise UserError(f"no model_best.pth in {directory}: train with --save_best")
     if path is None:
         which = "checkpoint" if args.epoch is None else f"checkpoint of epoch {args.epoch}"
         raise UserError(

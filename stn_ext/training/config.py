@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import datasets
+from . import config_file, datasets
 from .errors import UserError
-from .options import FORMATS, build_parser
+from .options import FORMATS, Parser, build_parser
+from .values import gpu_ids_of
 
 # Whether a spatial transformer stands in front of the classifier, for the scopes that imply it.
 SCOPES = {"stn": "on", "cls": "off"}
 
 # Where a run's files lie.
-PLACES = ("scope", "name_data", "dir_data", "dir_log", "dir_checkpoint", "dir_result")
+PLACES = ("scope", "name_data", "dir_data", "cache_dir", "dir_log", "dir_checkpoint", "dir_result")
 
 # What concerns the use of a trained network alone: no part of a run.
 OF_USE = ("given", "pictures", "weights", "format", "paper", "report_limit")
@@ -35,18 +37,12 @@ PURPOSES = {
 # What may differ when training goes on from a checkpoint: the rest makes the run what it is.
 FREE_ON_CONTINUE = (
     *PLACES,
-    *(
-        "mode",
-        "epoch",
-        "num_epoch",
-        "train_continue",
-        "gpu_ids",
-        "num_workers",
-        "num_freq_disp",
-        "num_freq_save",
-        "tta",
-    ),
+    *("mode", "epoch", "train_continue", "resume_from", "gpu_ids", "num_workers"),
+    *("num_freq_disp", "num_freq_save", "tta"),
 )
+
+# What may differ too, and stays as it was where nothing is said.
+KEPT_ON_CONTINUE = ("num_epoch", "patience", "save_best", "compile")
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -57,10 +53,15 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """
     argv = sys.argv[1:] if argv is None else argv
     parser = build_parser()
-    args = parser.parse_args(argv)
-    # argparse sets no default where the name is taken: what is still None afterwards was not given.
-    marked = parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(vars(args))))
-    args.given = {name for name, value in vars(marked).items() if value is not None}
+    path = _file_of(argv)
+    args, given = argparse.Namespace(), set()
+    if path is not None:
+        try:
+            given |= _take(parser, config_file.read(Path(path), parser), args)
+        except UserError as error:
+            raise UserError(str(error) if path in str(error) else f"{path}: {error}") from error
+    given |= _take(parser, argv, args)
+    args.given = given
     for name in (
         "transformer",
         "epoch",
@@ -76,6 +77,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "limit",
         "width",
         "warp_size",
+        "resume_from",
+        "cache_dir",
     ):
         vars(args).setdefault(name, None)
     if datasets.objective_of(args.name_data) == "colocalisation":
@@ -87,6 +90,30 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
+def _file_of(argv: Sequence[str]) -> str | None:
+    """What --config names, before all else is looked at."""
+    parser = Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config")
+    return parser.parse_known_args(argv)[0].config
+
+
+def _take(parser: Parser, words: Sequence[str], args: argparse.Namespace) -> set[str]:
+    """Sets the options that the words give, and defaults of those that args lacks; returns what they give."""
+    parser.parse_args(words, args)
+    # argparse sets no default where the name is taken: what is still None afterwards was not given.
+    marked = parser.parse_args(words, argparse.Namespace(**dict.fromkeys(vars(args))))
+    given = {name for name, value in vars(marked).items() if value is not None} - {"config"}
+    vars(args).pop("config", None)
+    if "device" in vars(args):
+        if "gpu_ids" in given:
+            raise UserError("--device and --gpu_ids say the same: leave one out")
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun's
+        args.gpu_ids = gpu_ids_of(args.device, processes)
+        del args.device
+        given = given - {"device"} | {"gpu_ids"}
+    return given
+
+
 def _check(args: argparse.Namespace) -> None:
     if not re.fullmatch(r"\w[\w.-]*", args.scope):
         raise UserError(f"--scope {args.scope!r}: expected letters, digits, '_', '-' and '.' only")
@@ -94,10 +121,13 @@ def _check(args: argparse.Namespace) -> None:
     if implied and args.transformer not in (None, implied):
         raise UserError(f"--scope {args.scope} means --transformer {implied}: choose another name")
     args.transformer = args.transformer or implied
-    if args.transformer is None and args.mode == "train" and args.train_continue == "off":
+    afresh = args.train_continue == "off" and args.resume_from is None
+    if args.transformer is None and args.mode == "train" and afresh:
         raise UserError(f"--scope {args.scope} is a name of your own: say --transformer on or off")
     _check_purpose(args)
-    of_folders = sorted(args.given & {"image_size", "image_channels", "image_background"})
+    if args.resume_from is not None and args.train_continue == "on":
+        raise UserError("--train_continue on and --resume_from both say where to go on from: leave one out")
+    of_folders = sorted(args.given & {"image_size", "image_channels", "image_background", "cache_dir"})
     if args.name_data != "imagefolder" and of_folders:
         raise UserError(f"--{of_folders[0]} is for --name_data imagefolder only")
     if datasets.objective_of(args.name_data) == "classification":
@@ -105,6 +135,8 @@ def _check(args: argparse.Namespace) -> None:
             raise UserError("--name_class is for co-localisation only (--name_data mnist_coloc, ...)")
     elif args.label_smoothing:
         raise UserError("--label_smoothing is for classes, which co-localisation does not learn")
+    elif args.augment:
+        raise UserError("--augment would move what co-localisation is to find away from where its labels say")
     for name in ("image_size", "warp_size"):
         size = getattr(args, name)
         if size is not None:
@@ -127,8 +159,9 @@ def _check_purpose(args: argparse.Namespace) -> None:
         raise UserError("--mode predict needs pictures: name files or folders, or - for a list of names")
     if args.weights is not None and args.epoch is not None:
         raise UserError("--weights is one checkpoint: --epoch chooses among those of a scope")
-    if args.init is not None and args.train_continue == "on":
-        raise UserError("--init starts afresh, --train_continue on goes on: choose one")
+    for name in ("train_continue", "resume_from"):
+        if args.init is not None and getattr(args, name) not in (None, "off"):
+            raise UserError(f"--init starts afresh, --{name} goes on: choose one")
 
 
 def adopt(args: argparse.Namespace, saved: dict) -> None:
@@ -138,16 +171,14 @@ def adopt(args: argparse.Namespace, saved: dict) -> None:
         UserError: the command line asks for something else.
     """
     for name, value in saved.items():
-        if name in FREE_ON_CONTINUE:
+        if name in FREE_ON_CONTINUE or (name in KEPT_ON_CONTINUE and name in args.given):
             continue
         if name in args.given and getattr(args, name) != value:
             raise UserError(
                 f"--{name} {show(getattr(args, name))} differs from the checkpoint's {show(value)}: "
-                "leave it out to go on, or train afresh with --train_continue off"
+                "leave it out to go on, or train afresh"
             )
         setattr(args, name, value)
-    if "num_epoch" not in args.given:
-        args.num_epoch = saved["num_epoch"]
 
 
 def directory(args: argparse.Namespace, kind: str) -> Path:

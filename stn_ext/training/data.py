@@ -6,17 +6,23 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from . import idx, imagefolder
+from . import cache, idx, imagefolder
 from .errors import UserError
+from .picture_file import PictureFile
 
 NAMES = (*idx.SETS, "imagefolder")
+
+CPU = torch.device("cpu")
+BACKGROUND_BATCH = 100  # images whose borders are looked at together
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,68 @@ class ImageSet:
 
     def to(self, device: torch.device) -> ImageSet:
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+
+    @property
+    def index_device(self) -> torch.device:
+        """Where an index of images is to be, so that nothing waits for it."""
+        return self.images.device
+
+    def batch(self, index: slice | Tensor) -> ImageSet:
+        """Some of the images, in memory."""
+        return self[index]
+
+    def checksum(self) -> str:
+        """SHA-256 of the pixels and the labels, in hexadecimal."""
+        digest = hashlib.sha256(self.images.cpu().numpy().tobytes())
+        digest.update(self.labels.cpu().numpy().astype("<i8").tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class MappedSet:
+    """The same of images that lie in a file: only those of a :meth:`batch` are in memory, on its device."""
+
+    file: PictureFile
+    places: Tensor  # int64 (N,), which of the file's
+    labels: Tensor
+    classes: tuple[str, ...]
+    device: torch.device = CPU
+    objective: str = "classification"
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: slice | Tensor) -> MappedSet:
+        index = index if isinstance(index, slice) else index.cpu()
+        return replace(self, places=self.places[index], labels=self.labels[index])
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W)"""
+        return self.file.contents.shape
+
+    def to(self, device: torch.device) -> MappedSet:
+        return replace(self, device=device)
+
+    @property
+    def index_device(self) -> torch.device:
+        return CPU
+
+    def batch(self, index: slice | Tensor) -> ImageSet:
+        """Raises UserError where the file is damaged."""
+        part = self[index]
+        images = self.file.read(part.places)
+        return ImageSet(images, part.labels, self.classes, self.objective).to(self.device)
+
+    def checksum(self) -> str:
+        """SHA-256 of each image's checksum and of the labels, in hexadecimal; no image is read."""
+        digest = hashlib.sha256(self.file.checksums[self.places.numpy()].tobytes())
+        digest.update(self.labels.numpy().astype("<i8").tobytes())
+        return digest.hexdigest()
+
+
+AnySet = ImageSet | MappedSet
+Images = TypeVar("Images", ImageSet, MappedSet)
 
 
 def _positions(index: Tensor) -> list[int]:
@@ -90,9 +158,24 @@ def pictures(images: Tensor, channels: int) -> Tensor:
 
 def find_background(images: Tensor) -> list[int]:
     """The median of the outermost pixels, for each channel: 0 for MNIST, 255 for ink on white paper."""
+    return _medians(_border(images))
+
+
+def background_of(images: AnySet) -> list[int]:
+    """The same of a set, of which some images at a time are looked at."""
+    starts = range(0, len(images), BACKGROUND_BATCH)
+    counts = [_border(images.batch(slice(start, start + BACKGROUND_BATCH)).images) for start in starts]
+    return _medians(torch.stack(counts).sum(0))
+
+
+def _border(images: Tensor) -> Tensor:
+    """How often each value is that of an outermost pixel, (C, 256)."""
     edges = (images[:, :, 0], images[:, :, -1], images[:, :, :, 0], images[:, :, :, -1])
     border = torch.cat([edge.transpose(0, 1).flatten(1) for edge in edges], 1)
-    counts = torch.stack([torch.bincount(channel.int(), minlength=256) for channel in border])
+    return torch.stack([torch.bincount(channel.int(), minlength=256) for channel in border])
+
+
+def _medians(counts: Tensor) -> list[int]:
     return (counts.cumsum(1) * 2 >= counts.sum(1, keepdim=True)).int().argmax(1).tolist()
 
 
@@ -144,7 +227,16 @@ def load(
     return ImageSet(*idx.load(name, Path(directory), train=train))[:limit]
 
 
-def split(training: ImageSet) -> tuple[ImageSet, ImageSet]:
+def load_mapped(directory: str | Path, cache_dir: str | Path, **options: Any) -> MappedSet:
+    """An imagefolder's training images, decoded into a file in ``cache_dir``; the options are load's.
+
+    Raises:
+        UserError: files that are missing or broken, or a file that cannot be written.
+    """
+    return MappedSet(*cache.load(Path(directory) / "train", Path(cache_dir), **options))
+
+
+def split(training: Images) -> tuple[Images, Images]:
     """Holds out a tenth for validation, the same in every run: (train, validation)."""
     generator = torch.Generator().manual_seed(0)
     order = torch.randperm(len(training), generator=generator)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import torch
 
 from . import data
-from .data import ImageSet
+from .data import AnySet, ImageSet
 from .distortions import BATCH, DISTORTIONS, Distortion
 from .errors import UserError
 
@@ -30,7 +29,7 @@ CHECKSUMS = Path(__file__).parent / "checksums.json"  # of the distorted test se
 class TrainingSet:
     """What is trained on: the same images in every epoch, or each time distorted anew."""
 
-    images: ImageSet
+    images: AnySet
     distortion: Distortion | None
     seed: int
     pool: ImageSet | None = None  # what clutter is cut from, if not from the images
@@ -38,10 +37,11 @@ class TrainingSet:
     def __len__(self) -> int:
         return len(self.images)
 
-    def epoch(self, number: int) -> ImageSet:
-        """An epoch's images, on the device: the same whenever it is asked for."""
+    def epoch(self, number: int) -> AnySet:
+        """An epoch's images, for the device: the same whenever it is asked for."""
         if self.distortion is None:
             return self.images
+        assert isinstance(self.images, ImageSet)  # none of the sets that are distorted is large
         words = f"training, seed {self.seed}, epoch {number}"
         return self.distortion.apply(self.images, words, pool=self.pool)
 
@@ -61,9 +61,12 @@ def load_training(
     seed: int,
     name_class: str | None = None,
     limit: int | None = None,
+    cache_dir: str | Path | None = None,
     **options,
-) -> tuple[TrainingSet, ImageSet]:
+) -> tuple[TrainingSet, AnySet]:
     """(the images to train on, those to validate on); seed: of what is new in each epoch.
+
+    With a ``cache_dir`` an imagefolder's pictures lie in a file there, and few are in memory.
 
     The images to validate on are a fixed tenth, and what distorts them is fixed too. Where classes are not
     what is learned, all are of one class: ``name_class``, or the first. The options are those of
@@ -72,6 +75,9 @@ def load_training(
     Raises:
         UserError: files that are missing or broken, too few images, or an unknown class.
     """
+    if name == "imagefolder" and cache_dir is not None:
+        mapped, held_out = data.split(data.load_mapped(directory, cache_dir, limit=limit, **options))
+        return TrainingSet(mapped, None, seed), held_out
     base, distortion = _DISTORTED.get(name, (name, None))
     if objective_of(name) == "classification":
         training, validation = data.split(data.load(base, directory, train=True, limit=limit, **options))
@@ -115,10 +121,3 @@ def one_class(images: ImageSet, name: str | None) -> ImageSet:
     if name is not None and name not in images.classes:
         raise UserError(f"--name_class {name}: expected one of {', '.join(images.classes)}")
     return images[images.labels == images.classes.index(name or images.classes[0])]
-
-
-def checksum(images: ImageSet) -> str:
-    """SHA-256 of the pixels and the labels, in hexadecimal."""
-    digest = hashlib.sha256(images.images.numpy().tobytes())
-    digest.update(images.labels.numpy().astype("<i8").tobytes())
-    return digest.hexdigest()

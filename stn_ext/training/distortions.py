@@ -22,13 +22,18 @@ from .data import ImageSet, find_background
 BATCH = 1000  # images made at once; the random numbers depend on it
 
 
+def generator_of(words: str) -> torch.Generator:
+    """Random numbers that depend on the words alone, the same on every device."""
+    seed = int.from_bytes(hashlib.sha256(words.encode()).digest()[:8], "big") >> 1
+    return torch.Generator().manual_seed(seed)
+
+
 class Draw:
     """Random numbers, the same on every device, and other images than those in hand."""
 
     def __init__(self, pool: ImageSet, words: str, dtype: torch.dtype) -> None:
         """pool: where other images come from; words: what the numbers depend on."""
-        seed = int.from_bytes(hashlib.sha256(words.encode()).digest()[:8], "big") >> 1
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = generator_of(words)
         self.pool, self.dtype, self.device = pool, dtype, pool.images.device
         self.background = torch.tensor(find_background(pool.images), dtype=dtype, device=self.device)
 

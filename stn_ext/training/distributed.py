@@ -27,7 +27,10 @@ JOINING = 300.0  # seconds that a process waits for the others at the start
 PATIENCE = 10.0  # seconds between two words about it
 
 # The options in which processes may differ: those of the machine that each runs on.
-OF_A_MACHINE = {"given", "dir_data", "dir_log", "dir_checkpoint", "dir_result", "gpu_ids", "num_workers"}
+OF_A_MACHINE = {
+    *("given", "dir_data", "dir_log", "dir_checkpoint", "dir_result", "resume_from"),
+    *("gpu_ids", "num_workers", "cache_dir"),
+}
 
 
 @dataclass(frozen=True)
@@ -141,9 +144,11 @@ def choose_devices(gpu_ids: list[int] | None, processes: int | None = None) -> l
     missing = [str(i) for i in gpu_ids if i >= available]
     if missing:
         there = f"GPUs 0 to {available - 1}" if available else "no GPU (-1 is the CPU)"
-        raise UserError(f"--gpu_ids: there is no GPU {', '.join(missing)}: PyTorch sees {there}")
+        raise UserError(f"--gpu_ids or --device: there is no GPU {', '.join(missing)}: PyTorch sees {there}")
     if processes is not None and processes != len(gpu_ids):
-        raise UserError(f"--gpu_ids: {processes} processes need as many GPUs, but got {len(gpu_ids)}")
+        raise UserError(
+            f"--gpu_ids or --device: {processes} processes need as many GPUs, but got {len(gpu_ids)}"
+        )
     return [torch.device("cuda", i) for i in gpu_ids]
 
 

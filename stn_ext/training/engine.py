@@ -16,10 +16,11 @@ from torch.optim.swa_utils import AveragedModel, update_bn
 
 from ..models import ImageClassifier
 from ..nn import SpatialTransformer
-from .data import ImageSet, Normalisation
+from .data import AnySet, ImageSet, Normalisation
 from .distributed import Process
 from .errors import UserError
-from .objectives import OBJECTIVES, Objective
+from .objectives import OBJECTIVES
+from .steps import Recipe, sums
 
 # Fixed, so that the same network gives the same bits whatever --batch_size: images, and fewer of large ones.
 EVALUATION_BATCH = 500
@@ -88,56 +89,37 @@ def epoch_order(num_images: int, batch_size: int, generator: torch.Generator) ->
     return order.tensor_split(steps_per_epoch(num_images, batch_size))
 
 
-def training_step(
-    model: nn.Module,
-    optimizer: Optimizer,
-    images: Tensor,
-    labels: Tensor,
-    objective: Objective,
-    scale: float | None = None,
-) -> Tensor:
-    """One step down the gradient; returns the sums (loss, correct, images), on the device.
-
-    ``scale`` weights an image in the gradient; one over the number of images when None.
-    """
-    outputs = model(images)
-    loss = objective.loss(outputs, labels)
-    optimizer.zero_grad(set_to_none=True)
-    (loss * (scale or 1 / len(labels))).backward()
-    optimizer.step()
-    return _sums(objective, outputs, labels, loss)
-
-
 def train_epoch(
     model: nn.Module,
     optimizer: Optimizer,
     scheduler: LambdaLR | ReduceLROnPlateau,
-    data: ImageSet,
+    data: AnySet,
     normalisation: Normalisation,
     order: tuple[Tensor, ...],
     process: Process,
     on_step: Callable[[int, Tensor], None] = lambda images, totals: None,
     *,
-    objective: Objective | None = None,
+    recipe: Recipe | None = None,
     averaged: AveragedModel | None = None,
 ) -> Metrics:
     """Trains once over the images in the given order; each process takes its share of every batch.
 
     Nothing here waits for the device before the end. ``on_step`` gets the number of images in a step and the
-    sums so far; ``objective`` is that of the data, plain, when None; ``averaged`` takes in the weights after
-    each step.
+    sums so far; ``recipe`` says how a step is taken, the plain one of the data's objective when None;
+    ``averaged`` takes in the weights after each step.
     """
-    if min(len(batch) for batch in order) < process.world:
+    recipe = recipe or Recipe(OBJECTIVES[data.objective]())
+    steps = [recipe.parts(batch) for batch in order]
+    if min(len(part) for parts in steps for part in parts) < process.world:
         raise UserError(f"too few images in a batch for {process.world} processes: raise --batch_size")
-    objective = objective or OBJECTIVES[data.objective]()
     model.train()
     totals = torch.zeros(3, dtype=torch.float64, device=process.device)
-    batches = [process.share(batch).to(process.device) for batch in order]
-    for batch, index in zip(order, batches, strict=True):
-        images, labels = normalisation.apply(data.images[index]), data.labels[index]
+    shares = [[process.share(part).to(data.index_device) for part in parts] for parts in steps]
+    for batch, parts in zip(order, shares, strict=True):
         # DistributedDataParallel averages over processes, whose shares differ: weight images, not shares.
         scale = process.world / len(batch)
-        totals += training_step(model, optimizer, images, labels, objective, scale)
+        loaded = (recipe.load(data, part, normalisation) for part in parts)
+        totals += recipe.step(model, optimizer, loaded, len(parts), scale)
         if averaged:
             averaged.update_parameters(model)
         if isinstance(scheduler, LambdaLR):
@@ -148,7 +130,7 @@ def train_epoch(
 
 def evaluate(
     model: ImageClassifier,
-    data: ImageSet,
+    data: AnySet,
     normalisation: Normalisation,
     process: Process,
     *,
@@ -156,16 +138,16 @@ def evaluate(
 ) -> Metrics:
     """The mean loss and the accuracy over all images, each seen by one process; samples: see predictions."""
     objective = OBJECTIVES[data.objective]()
-    share = data[process.share(torch.arange(len(data))).to(process.device)]
+    share = data[process.share(torch.arange(len(data))).to(data.index_device)]
     totals = torch.zeros(3, dtype=torch.float64, device=process.device)
     for batch, _, _, outputs in predictions(model, share, normalisation, samples=samples):
-        totals += _sums(objective, outputs, batch.labels, objective.loss(outputs, batch.labels))
+        totals += sums(objective, outputs, batch.labels, objective.loss(outputs, batch.labels))
     return Metrics.of(process.sum(totals))
 
 
 @torch.no_grad()
 def predictions(
-    model: ImageClassifier, data: ImageSet, normalisation: Normalisation, *, samples: int = 1
+    model: ImageClassifier, data: AnySet, normalisation: Normalisation, *, samples: int = 1
 ) -> Iterator[tuple[ImageSet, Tensor, list[Tensor], Any]]:
     """Batch by batch in the data's order: (the batch, what the classifier saw, the thetas, the outputs).
 
@@ -174,7 +156,7 @@ def predictions(
     model.eval()
     size = evaluation_batch(model, data.shape)
     for start in range(0, len(data), size):
-        batch = data[start : start + size]
+        batch = data.batch(slice(start, start + size))
         images = normalisation.apply(batch.images)
         warped, thetas, outputs = model.look(images)
         yield batch, warped, thetas, outputs if samples == 1 else sampled(model, images, samples, seed=start)
@@ -202,7 +184,7 @@ def transformers_of(model: nn.Module) -> list[SpatialTransformer]:
 
 
 @torch.no_grad()
-def outside(model: ImageClassifier, data: ImageSet, normalisation: Normalisation) -> float | None:
+def outside(model: ImageClassifier, data: AnySet, normalisation: Normalisation) -> float | None:
     """The share, from 0 to 1, of what transformers put out that is read outside of the images.
 
     Of the first images, an evaluation's batch of them; None without a transformer.
@@ -211,7 +193,7 @@ def outside(model: ImageClassifier, data: ImageSet, normalisation: Normalisation
     if not transformers:
         return None
     model.eval()
-    images = normalisation.apply(data.images[: evaluation_batch(model, data.shape)])
+    images = normalisation.apply(data.batch(slice(0, evaluation_batch(model, data.shape))).images)
     shares = [transformer.outside(images, transformer.locate(images)) for transformer in transformers]
     return torch.stack(shares).mean().item()
 
@@ -223,23 +205,17 @@ def evaluation_batch(model: nn.Module, shape: tuple[int, int, int]) -> int:
     return max(1, min(EVALUATION_BATCH, EVALUATION_PIXELS // pixels))
 
 
-def settle(model: nn.Module, data: ImageSet, normalisation: Normalisation) -> None:
+def settle(model: nn.Module, data: AnySet, normalisation: Normalisation) -> None:
     """Takes batch normalisation's statistics anew, with the present weights, of the first images.
 
     The running averages are those of weights gone by: where training has few steps, the network that is
     validated would not be the one that was trained. Every process comes to the same statistics.
     """
-    images = data.images[:STATISTICS_IMAGES]
-    batches = images.tensor_split(
-        -(-len(images) // evaluation_batch(model, data.shape))
-    )  # all nearly of one size
-    device = images.device
+    count = min(len(data), STATISTICS_IMAGES)
+    parts = torch.arange(count).tensor_split(
+        -(-count // evaluation_batch(model, data.shape))
+    )  # nearly of one size
+    batches = (data.batch(slice(int(part[0]), int(part[-1]) + 1)).images for part in parts)
+    device = next(model.parameters()).device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):  # dropout's draws stay the same
         update_bn(map(normalisation.apply, batches), model)
-
-
-@torch.no_grad()
-def _sums(objective: Objective, outputs: Any, labels: Tensor, loss: Tensor) -> Tensor:
-    verdict = objective.judge(outputs, labels)
-    correct = (verdict.predictions == verdict.labels).sum()
-    return torch.stack((loss.double(), correct.double(), torch.full_like(loss, len(labels)).double()))

@@ -38,13 +38,22 @@ def make_directory(path: str | Path) -> Path:
 
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Replaces the file in one step: after a crash the old content is there, or the new, never a part."""
-    if isinstance(content, str):
-        content = content.encode()
+    with replacing(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A new file to write and read, which takes the path's place in one step when all is done.
+
+    Raises:
+        UserError: it cannot be written, for instance as the disk is full.
+    """
     temporary = temporary_name(path)
     try:
         try:
-            with open(_create(temporary), "wb") as file:
-                file.write(content)
+            with open(_create(temporary), "w+b") as file:
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
@@ -121,7 +130,7 @@ def temporary_name(path: Path) -> Path:
 
 def _create(path: Path) -> int:
     """The descriptor of a new file, which cannot be one that somebody else put there."""
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
 
 
 def _flush_directory(directory: Path) -> None:

@@ -27,7 +27,7 @@ def check_training(args: Namespace, about: About, num_images: int, process: Proc
         network = build(vars(args), about)
     weights = num_parameters(network) * FLOAT * (2 + STATES[args.optim] + bool(args.ema))
     images = -(-min(args.batch_size, num_images) // process.world)
-    activations = images * activations_of(network, about.shape)
+    activations = images * activations_of(network, about.shape) // (2 if args.amp == "bf16" else 1)
     options = "--width or --num_transformers"
     if activations > weights:
         options = "--batch_size" + ("" if args.warp_size is None else " or --warp_size")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,6 +42,15 @@ class Listing:
         self.left_out.setdefault(reason, []).append(path)
 
 
+@dataclass(frozen=True)
+class Files:
+    """The pictures in the order in which they are used, and the class of each."""
+
+    paths: list[Path]
+    labels: list[int]
+    names: tuple[str, ...]
+
+
 def load(
     folder: Path,
     *,
@@ -58,34 +69,83 @@ def load(
     Raises:
         UserError: no pictures, damaged ones, or more than fit into memory.
     """
-    tell = say or (lambda text: None)
+    files = find(folder, classes, limit, say)
+    decoder = Decoder(files.paths, background, num_workers, say)
+    shape = decoder.shape(size, channels)
+    _check_memory(len(files.paths), shape, decoder.memory(), decoder.tell)
+    images = torch.empty(len(files.paths), *shape, dtype=torch.uint8)
+
+    def keep(index: int, pixels: np.ndarray) -> None:
+        images[index] = torch.from_numpy(pixels)
+
+    decoder.tell_changes(decoder.decode(shape, keep))
+    below = tuple(str(path.relative_to(folder)) for path in files.paths)
+    return images, torch.tensor(files.labels), files.names, below
+
+
+def find(folder: Path, classes: Sequence[str] | None, limit: int | None, say: Say | None) -> Files:
+    """Looks for the pictures, and says what there is; the arguments are those of :func:`load`."""
     listing = list_classes(folder)
     names = tuple(classes or sorted(listing.classes))
     _check_classes(listing, names)
-    tell(table(listing, names))
-    labels, files = _interleave([listing.classes.get(name, []) for name in names], limit)
-    workers = max(1, min(num_workers, len(files)))
+    if say:
+        say(table(listing, names))
+    labels, paths = _interleave([listing.classes.get(name, []) for name in names], limit)
+    return Files(paths, labels, names)
 
-    with decoding.quietly():
-        headers = list(each(decoding.read_header, files, workers, "looking at the pictures", say))
-        channels = channels or (1 if all(header.grey for header in headers) else 3)
-        height, width = size or _default_size(files[0], headers[0].pixels, tell)
-        decoded = sum(sorted(header.pixels for header in headers)[-workers:])
-        _check_memory((len(files), channels, height, width), decoded, tell)
-        images = torch.empty(len(files), channels, height, width, dtype=torch.uint8)
 
-        def read(task: tuple[int, Path]) -> tuple[str, ...]:
-            index, path = task
-            picture = decoding.decode(path, channels, (height, width), background)
-            images[index] = torch.from_numpy(picture.pixels).permute(2, 0, 1)
+class Decoder:
+    """Decodes files, several at a time, and says what it does."""
+
+    def __init__(self, paths: list[Path], background: str, num_workers: int, say: Say | None) -> None:
+        self.paths, self.background, self._say = paths, background, say
+        self.workers = max(1, min(num_workers, len(paths)))
+        self.tell: Say = say or (lambda text: None)
+        self._largest: list[int] = []
+
+    def size(self, size: Sequence[int] | None) -> tuple[int, int]:
+        """(height, width): those asked for, or the first picture's."""
+        if size:
+            return size[0], size[1]
+        with decoding.quietly():
+            return _default_size(self.paths[0], decoding.read_header(self.paths[0]).pixels, self.tell)
+
+    def shape(self, size: Sequence[int] | None, channels: int | None) -> tuple[int, int, int]:
+        """(C, H, W) of each decoded picture; looks at all files."""
+        with decoding.quietly():
+            looking = "looking at the pictures"
+            headers = list(each(decoding.read_header, self.paths, self.workers, looking, self._say))
+        self._largest = sorted(header.pixels for header in headers)[-self.workers :]
+        self.grey = all(header.grey for header in headers)
+        return channels or (1 if self.grey else 3), *self.size(size)
+
+    def memory(self) -> int:
+        """The bytes that it takes to decode the largest of the pictures that :meth:`shape` has seen."""
+        return sum(self._largest) * decoding.BYTES_PER_PIXEL
+
+    def decode(
+        self, shape: tuple[int, int, int], keep: Callable[[int, np.ndarray], None], every: int = 1
+    ) -> Counter[str]:
+        """Gives each picture to ``keep``, uint8 (C, H, W), in any order; returns how often what was changed.
+
+        ``every``: how many files there are for each that is decoded.
+        """
+        channels, height, width = shape
+
+        def read(index: int) -> tuple[str, ...]:
+            picture = decoding.decode(self.paths[index], channels, (height, width), self.background)
+            keep(index, picture.pixels.transpose(2, 0, 1))
             return picture.changes
 
-        changes = each(read, list(enumerate(files)), workers, "reading the pictures", say)
-        counts = Counter(change for picture in changes for change in picture)
-    for change, count in sorted(counts.items()):
-        tell(f"{count} of {len(files)} pictures were {change}")
-    below = tuple(str(path.relative_to(folder)) for path in files)
-    return images, torch.tensor(labels), names, below
+        reading = "reading the pictures"
+        with decoding.quietly():
+            some = range(0, len(self.paths), every)
+            changes = each(read, some, self.workers, reading, self._say)
+            return Counter(change for picture in changes for change in picture)
+
+    def tell_changes(self, changes: Counter[str]) -> None:
+        for change, count in sorted(changes.items()):
+            self.tell(f"{count} of {len(self.paths)} pictures were {change}")
 
 
 def list_classes(folder: Path) -> Listing:
@@ -208,34 +268,47 @@ def _default_size(path: Path, pixels: int, tell: Say) -> tuple[int, int]:
     return height, width
 
 
-def _check_memory(shape: tuple[int, int, int, int], decoded: int, tell: Say) -> None:
-    """Says what is needed for images of that shape, and refuses what does not fit."""
-    count, channels, height, width = shape
+def _check_memory(count: int, shape: tuple[int, int, int], decoding: int, tell: Say) -> None:
+    """Says what is needed for so many images of that shape, and refuses what does not fit."""
     # Twice: training copies what it holds out for validation and the rest, a test keeps what it warped.
-    need = 2 * count * channels * height * width + decoded * decoding.BYTES_PER_PIXEL
-    kind = "grey" if channels == 1 else "colour"
-    what = f"{count} pictures as {height} {width} (HEIGHT WIDTH) in {kind}"
-    memory.check(need, what, "make them smaller with --image_size, or fewer with --limit")
+    need = 2 * count * math.prod(shape) + decoding
+    what = described(count, shape)
+    advice = "make them smaller with --image_size, or fewer with --limit, or train with a --cache_dir"
+    memory.check(need, what, advice)
     tell(f"reading {what}: {memory.size(need)} of memory")
+
+
+def described(count: int, shape: tuple[int, int, int]) -> str:
+    channels, height, width = shape
+    kind = "grey" if channels == 1 else "colour"
+    return f"{count} pictures as {height} {width} (HEIGHT WIDTH) in {kind}"
 
 
 def each(
     work: Callable[[S], T], tasks: Sequence[S], workers: int, title: str, say: Say | None
 ) -> Iterator[T]:
-    """What work makes of each task, in their order, by that many threads; a bar shows how far it is."""
+    """What work makes of each task, in their order, by that many threads; a bar shows how far it is.
+
+    Few tasks at a time wait for a thread, so that many take no memory, and an error is met soon.
+    """
     from tqdm import tqdm  # here, as nothing else of this file needs it
 
     hidden = say is None or not sys.stdout.isatty()
-    with ThreadPoolExecutor(workers) as pool:
-        yield from tqdm(
-            pool.map(work, tasks),
-            total=len(tasks),
-            desc=title,
-            unit=" pictures",
-            leave=False,
-            file=sys.stdout,
-            disable=hidden,
-        )
+    waiting: deque[Future[T]] = deque()
+    with (
+        ThreadPoolExecutor(workers) as pool,
+        tqdm(
+            total=len(tasks), desc=title, unit=" pictures", leave=False, file=sys.stdout, disable=hidden
+        ) as bar,
+    ):
+        for task in tasks:
+            waiting.append(pool.submit(work, task))
+            if len(waiting) > 8 * workers:
+                yield waiting.popleft().result()
+                bar.update()
+        while waiting:
+            yield waiting.popleft().result()
+            bar.update()
 
 
 def table(listing: Listing, names: Sequence[str]) -> str:

@@ -6,22 +6,25 @@ import fcntl
 import os
 import socket
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import IO
 
 from .errors import UserError
 
 
 @contextmanager
-def locked(directory: Path, what: str) -> Iterator[None]:
+def locked(directory: Path, what: str, wait: Callable[[str], None] | None = None) -> Iterator[None]:
     """Holds the directory for ``what``, such as "training", alone; the kernel lets go of it with the process.
 
-    The lock is a file beside the directory, which may itself be replaced; it names the process that holds it.
+    The lock is a file beside the directory, or the file, which may itself be replaced; it names the process
+    that holds it. Where another does, ``wait`` is told so once, and its end is waited for.
 
     Raises:
-        UserError: another process holds it.
+        UserError: another process holds it, and ``wait`` is None.
     """
     directory = directory.resolve()
     path = directory.with_name(f".{directory.name}.lock")
@@ -31,20 +34,30 @@ def locked(directory: Path, what: str) -> Iterator[None]:
         raise UserError(f"cannot write the lock {path}: {error.strerror}") from error
     with open(descriptor, "r+", errors="replace") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = " ".join(file.read(500).split()) or "another process"
-            raise UserError(
-                f"{directory} is in use by {holder}: wait for its end, or choose another --scope"
-            ) from None
+            if not _taken(file):
+                holder = f"{directory} is in use by {' '.join(file.read(500).split()) or 'another process'}"
+                if wait is None:
+                    raise UserError(f"{holder}: wait for its end, or choose another --scope")
+                wait(f"{holder}: waiting for its end")
+                while not _taken(file):  # not in the kernel: Ctrl-C is to end it
+                    time.sleep(0.1)
         except OSError as error:  # some network file systems have no locks
             print(
                 f"{directory} cannot be locked ({error.strerror}): start no other run there",
                 file=sys.stderr,
                 flush=True,
             )
+        file.seek(0)
         since = datetime.now().astimezone().isoformat(" ", "seconds")
         file.truncate()
         file.write(f"{what}, process {os.getpid()} on {socket.gethostname()}, since {since}\n")
         file.flush()
         yield
+
+
+def _taken(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..models import ImageClassifier
-from .data import ImageSet, Normalisation, pictures
+from .data import AnySet, ImageSet, Normalisation, pictures
 from .engine import Metrics, predictions
 
 REFRESH = 0.3  # seconds between two looks at the device's sums, each of which waits for the device
@@ -174,12 +174,12 @@ def grid(images: Tensor, columns: int) -> Tensor:
     return pad(placed.reshape(channels, rows * height, columns * width), (1, 1, 1, 1), value=128)
 
 
-def examples(data: ImageSet, per_class: int = 2, at_most: int = 50) -> ImageSet:
+def examples(data: AnySet, per_class: int = 2, at_most: int = 50) -> ImageSet:
     """The first images of each class, or the first where classes are not learned: always the same ones."""
     if data.objective != "classification":
-        return data[:at_most]
+        return data.batch(slice(0, at_most))
     index = [(data.labels == label).nonzero()[:per_class, 0] for label in range(len(data.classes))]
-    return data[torch.cat(index)[:at_most]]
+    return data.batch(torch.cat(index)[:at_most])
 
 
 def side_by_side(model: ImageClassifier, data: ImageSet, normalisation: Normalisation) -> Tensor:

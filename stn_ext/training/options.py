@@ -12,17 +12,8 @@ from ..transforms import TRANSFORMS
 from . import datasets, weights
 from .distortions import DISTORTIONS
 from .errors import UserError
-from .values import color, fraction, gpu_ids, number, whole
-
-# What the numbers are. Their sizes together are checked against the memory that there is (footprint.py).
-COUNT = whole(1, 2**31 - 1, "images, which are counted in 32 bits")
-EPOCHS = whole(1, 10**6, "epochs, whose figures every checkpoint holds")
-RATE = number(0, 1e6, "weights that take larger steps are no numbers soon")
-SEED = whole(0, 2**32 - 1, "32 bits, which every random generator takes")
-SIDE = whole(1, 65_535, "pixels; no JPEG has a longer side")
-THREADS = whole(0, 256, "threads of one process")
-WIDTH = whole(1, 65_536, "channels or units of one layer")
-
+from .options_training import checkpoint_options, policy_options, speed_options, training_options
+from .values import COUNT, EPOCHS, SEED, SIDE, THREADS, WIDTH, color, number, whole
 
 FORMATS = ("onnx", "pt2", "aoti", "state_dict", "weights")
 
@@ -52,7 +43,7 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (see --help)")
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     parser = Parser(
         prog="main.py",
         description="Trains, tests, uses and exports image classifiers, with and without a spatial "
@@ -63,8 +54,11 @@ def build_parser() -> argparse.ArgumentParser:
     for title, add_options in (
         ("what to do", _task_options),
         ("data", _data_options),
-        ("network and training", _training_options),
-        ("learning-rate policy", _policy_options),
+        ("network", _network_options),
+        ("training", training_options),
+        ("learning-rate policy", policy_options),
+        ("speed and memory", speed_options),
+        ("checkpoints", checkpoint_options),
         ("output; each goes into [directory]/[scope]/[name_data]", _output_options),
     ):
         add_options(parser.add_argument_group(title).add_argument)
@@ -99,12 +93,12 @@ def _task_options(option: Callable) -> None:
         default=argparse.SUPPRESS,
         help="whether a spatial transformer stands in front of the classifier (default: as the scope says)",
     )
-    option("--train_continue", choices=["on", "off"], default="off", help="go on from the latest checkpoint")
     option(
-        "--epoch",
-        type=EPOCHS,
+        "--config",
         default=argparse.SUPPRESS,
-        help="test, predict, export: the epoch whose checkpoint is used (default: the latest)",
+        metavar="FILE",
+        help="options from a file: an earlier run's arg.txt, or YAML as in 'lr_cls: 0.001'; what stands on "
+        "the command line wins (default: none)",
     )
     option(
         "--weights",
@@ -141,16 +135,6 @@ def _task_options(option: Callable) -> None:
         default=1,
         metavar="SAMPLES",
         help="test: average over so many maps of each image, jittered as in training",
-    )
-    option(
-        "--gpu_ids",
-        type=gpu_ids,
-        default=argparse.SUPPRESS,
-        metavar="ID[,ID...]",
-        help=(
-            "GPUs to use; several train together; -1 for the CPU "
-            "(default: GPU 0 where there is one, else the CPU; under torchrun each process its own)"
-        ),
     )
     option("--seed", type=SEED, default=0, help="fixes initial weights, order of images and dropout")
 
@@ -195,6 +179,13 @@ def _data_options(option: Callable) -> None:
         "(default: white)",
     )
     option(
+        "--cache_dir",
+        default=argparse.SUPPRESS,
+        metavar="FOLDER",
+        help="imagefolder: keep the decoded training pictures in a file there, which is read a batch at a "
+        "time: for sets that take long to decode, or more memory than there is (default: in memory)",
+    )
+    option(
         "--name_class",
         default=argparse.SUPPRESS,
         metavar="CLASS",
@@ -213,12 +204,12 @@ def _data_options(option: Callable) -> None:
         default=4,
         help=(
             "threads that decode imagefolder's files at the start and write test's PNG files; "
-            "the training loop itself needs none, as its data lies in memory"
+            "the training loop itself needs none, as its data is decoded already"
         ),
     )
 
 
-def _training_options(option: Callable) -> None:
+def _network_options(option: Callable) -> None:
     option(
         "--net",
         choices=list(NETS),
@@ -292,77 +283,6 @@ def _training_options(option: Callable) -> None:
         help="without a transformer: the same classifier; or one so much wider that it has as many "
         "parameters as with the transformer that the options above describe",
     )
-    option("--num_epoch", type=EPOCHS, default=10, help="passes over the training images")
-    option("--batch_size", type=COUNT, default=128, help="images a step, over all processes together")
-    option(
-        "--lr_stn",
-        "--lr_STN",
-        dest="lr_stn",
-        type=RATE,
-        default=1e-3,
-        metavar="LR",
-        help="learning rate of the localisation network",
-    )
-    option(
-        "--lr_cls",
-        "--lr_CLS",
-        dest="lr_cls",
-        type=RATE,
-        default=4e-3,
-        metavar="LR",
-        help="learning rate of the classifier",
-    )
-    option("--label_smoothing", type=fraction, default=0.0, help="share of a label spread over all classes")
-    option(
-        "--ema",
-        type=fraction,
-        default=0.0,
-        metavar="DECAY",
-        help="validate and test the weights' exponential moving average over steps, such as 0.999 (0: off)",
-    )
-    option("--optim", choices=["adam", "sgd", "rmsprop"], default="adam", help="optimiser (adam is AdamW)")
-    option(
-        "--beta1", type=fraction, default=0.9, help="Adam's first coefficient; momentum for sgd and rmsprop"
-    )
-    option(
-        "--weight_decay",
-        type=number(0, 1e3, "beyond 1 over the learning rate weights would change sign"),
-        default=argparse.SUPPRESS,
-        help="decay of the weights, decoupled from the gradient for adam "
-        "(default: 0.05 for adam, 0.0001 for sgd and rmsprop)",
-    )
-
-
-def _policy_options(option: Callable) -> None:
-    option(
-        "--lr_policy",
-        choices=["linear", "step", "plateau", "cosine"],
-        default="cosine",
-        help=(
-            "linear and cosine: fall smoothly until the last step; "
-            "step: times --lr_decay every --lr_step epochs; "
-            "plateau: times --lr_decay when the validation loss has not fallen for --lr_patience epochs"
-        ),
-    )
-    option(
-        "--lr_warmup",
-        type=number(0, 1e6, "epochs"),
-        default=1.0,
-        metavar="EPOCHS",
-        help="rise linearly from 0 over the first epochs (all but plateau)",
-    )
-    option(
-        "--lr_final", type=fraction, default=0.0, help="linear, cosine: what remains of the rate at the end"
-    )
-    option("--lr_step", type=EPOCHS, default=3, metavar="EPOCHS", help="step: epochs between two falls")
-    option("--lr_decay", type=fraction, default=0.3, help="step, plateau: factor of a fall")
-    option(
-        "--lr_patience",
-        type=whole(0, 10**6, "epochs"),
-        default=1,
-        metavar="EPOCHS",
-        help="plateau: epochs to wait",
-    )
 
 
 def _output_options(option: Callable) -> None:
@@ -386,11 +306,4 @@ def _output_options(option: Callable) -> None:
         default=1,
         metavar="EPOCHS",
         help="every how many epochs TensorBoard gets the same digits, input and warped",
-    )
-    option(
-        "--num_freq_save",
-        type=EPOCHS,
-        default=1,
-        metavar="EPOCHS",
-        help="every how many epochs a checkpoint is written; the last epoch's always is",
     )

@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..models import ImageClassifier, create_localiser, create_model
 from . import config, engine
-from .data import ImageSet, find_background
+from .data import AnySet, background_of
 from .distributed import Process
 from .errors import UserError
 
@@ -47,11 +47,11 @@ class About:
     objective: str = "classification"  # a name in OBJECTIVES
 
     @classmethod
-    def of(cls, training: ImageSet) -> About:
-        background = tuple(find_background(training.images))
+    def of(cls, training: AnySet) -> About:
+        background = tuple(background_of(training))
         return cls(training.shape, training.classes, background, training.objective)
 
-    def check(self, images: ImageSet) -> None:
+    def check(self, images: AnySet) -> None:
         """Raises UserError where the images are others than those the network was made for."""
         if images.shape != self.shape or images.classes != self.classes:
             raise UserError(
@@ -86,7 +86,7 @@ class Run:
         self.model = model.to(memory_format=torch.channels_last).to(process.device)
         self.averaged = average(self.model, args.ema) if args.ema else None
         self.optimizer = engine.make_optimizer(self.model, args)
-        steps = engine.steps_per_epoch(num_images, args.batch_size)
+        steps = engine.steps_per_epoch(num_images, args.batch_size * args.accumulate)
         self.scheduler = engine.make_scheduler(self.optimizer, args, steps)
         self.order = torch.Generator().manual_seed(args.seed)  # the images' order: the same in each process
         torch.manual_seed(args.seed + process.rank)  # dropout: different in each process

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-import shlex
 import time
 from argparse import Namespace
 from contextlib import ExitStack
 from dataclasses import asdict
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from . import checkpoints, config, data, datasets, engine, footprint, report, schema, weights
+from . import checkpoints, config, config_file, data, datasets, engine, footprint, report, schema, weights
+from .augmentation import random_maps
+from .compilation import compiled, compiling
 from .distributed import Process
 from .errors import Interrupted, UserError, memory_for, out_of_memory
 from .files import clear_temporaries, make_directory, set_aside, write_atomically
@@ -23,6 +25,8 @@ from .locks import locked
 from .monitor import Bar, Board, epoch_line, examples, side_by_side
 from .objectives import OBJECTIVES
 from .run import ARCHITECTURE, About, Run, about_of, check_architecture
+from .saver import Saver, accuracies, epochs_since_best, settle_best
+from .steps import Recipe
 
 LOST = 0.5  # of what transformers put out: where more is outside, they show less image than none
 
@@ -49,6 +53,9 @@ def train_locked(args: Namespace, process: Process, locks: ExitStack) -> None:
     if saved and saved["epoch"] >= args.num_epoch:
         process.say(f"epoch {saved['epoch']} of {args.num_epoch} is done: raise --num_epoch to go on")
         return
+    if saved and is_out_of_patience(args, saved["history"]):
+        process.say(f"{no_better(saved['history'])}: raise --patience to go on, or say --patience 0")
+        return
     footprint.check_training(args, about, len(training), process)
     run = Run(args, about, len(training), process, initial)
     if saved:
@@ -56,11 +63,12 @@ def train_locked(args: Namespace, process: Process, locks: ExitStack) -> None:
     process.say(
         f"{args.scope}: {args.net} on {len(training)} images of {args.name_data}, {describe(process)}"
     )
-    saver = Saver(args, run.epoch)
+    saver = Saver(args, run.epoch, run.history)
     board = Board(config.directory(args, "log"), run.epoch + 1) if process.is_main else None
     with Interruption() as interruption:
         try:
-            train_epochs(run, training, validation, saver, board, interruption)
+            with compiling(args.compile == "on"):
+                train_epochs(run, training, validation, saver, board, interruption)
         except KeyboardInterrupt:
             raise Interrupted(f"interrupted: {saver.finish()}") from None
         except Diverged as failure:
@@ -78,21 +86,18 @@ def train_locked(args: Namespace, process: Process, locks: ExitStack) -> None:
                 board.close()
 
 
-def digests(training: datasets.TrainingSet, validation: data.ImageSet, process: Process) -> dict[str, str]:
+def digests(training: datasets.TrainingSet, validation: data.AnySet, process: Process) -> dict[str, str]:
     """What tells the data of one process from another's."""
     if process.world == 1:
         return {}
     sets = {"the training images": training.images, "the validation images": validation}
-    return {
-        name: f"{len(images)} with checksum {datasets.checksum(images.to(torch.device('cpu')))[:12]}"
-        for name, images in sets.items()
-    }
+    return {name: f"{len(images)} with checksum {images.checksum()[:12]}" for name, images in sets.items()}
 
 
 def train_epochs(
     run: Run,
     training: datasets.TrainingSet,
-    validation: data.ImageSet,
+    validation: data.AnySet,
     saver: Saver,
     board: Board | None,
     interruption: Interruption,
@@ -101,15 +106,16 @@ def train_epochs(
     args, process = run.args, run.process
     normalisation = data.Normalisation(run.about.background, process.device)
     shown = examples(validation)
-    trained = distribute(run.model, process)
+    trained = distribute(compiled(run.model) if args.compile == "on" else run.model, process)
     smoothing = {"label_smoothing": args.label_smoothing} if args.label_smoothing else {}
     objective = OBJECTIVES[run.about.objective](**smoothing)
     if board and run.epoch == 0:
         board.images(0, side_by_side(run.network, shown, normalisation))
-    while run.epoch < args.num_epoch:
+    final = run.epoch >= args.num_epoch
+    while not final:
         epoch = run.epoch + 1
         rates = {f"learning rate/{group['name']}": group["lr"] for group in run.optimizer.param_groups}
-        order = engine.epoch_order(len(training), args.batch_size, run.order)
+        order = engine.epoch_order(len(training), args.batch_size * args.accumulate, run.order)
         images = training.epoch(epoch)
         began = time.perf_counter()
         with Bar(f"epoch {epoch}/{args.num_epoch}", len(training), process.is_main) as bar:
@@ -127,7 +133,7 @@ def train_epochs(
                 order,
                 process,
                 on_step=after_step,
-                objective=objective,
+                recipe=Recipe.of(args, objective, maps_of(run, len(training), epoch)),
                 averaged=run.averaged,
             )
         seconds = time.perf_counter() - began
@@ -150,9 +156,11 @@ def train_epochs(
                 "seconds": seconds,
             }
         )
+        impatient = is_out_of_patience(args, run.history)
+        final = impatient or epoch >= args.num_epoch
         state = run.state()
         if board:
-            saver.epoch_done(state)
+            saver.epoch_done(state, final=final)
             outside = engine.outside(run.network, validation, normalisation)
             process.say(epoch_line(epoch, args.num_epoch, metrics, held_out, speed, outside))
             figures = {"images per second": speed, **rates}
@@ -161,10 +169,21 @@ def train_epochs(
                 if outside > LOST:
                     process.say(f"{outside:.0%} of what is warped lies outside of the images: lower --lr_stn")
             board.scalars(epoch, metrics, held_out, figures)
-            if epoch % args.num_freq_disp == 0 or epoch == args.num_epoch:
+            if epoch % args.num_freq_disp == 0 or final:
                 board.images(epoch, side_by_side(run.network, shown, normalisation))
-            if epoch == args.num_epoch:
+            if final:
                 board.options(config.options(args), held_out)
+        if impatient:
+            process.say(f"{no_better(run.history)}: no more are trained")
+
+
+def is_out_of_patience(args: Namespace, history: list[dict]) -> bool:
+    return 0 < args.patience <= epochs_since_best(history)
+
+
+def no_better(history: list[dict]) -> str:
+    best = max(accuracies(history))
+    return f"in {epochs_since_best(history)} epochs the validation accuracy has not risen beyond {best:.2%}"
 
 
 class Diverged(Exception):
@@ -186,50 +205,18 @@ def weights_are_finite(run: Run) -> bool:
     return not run.process.sum(bad).item()
 
 
-class Saver:
-    """Writes checkpoints, and keeps the last epoch's at hand for an interruption."""
+def find_checkpoint_to_continue(args: Namespace, process: Process) -> tuple[Path, dict] | None:
+    """The checkpoint to go on from, and what is in it, whose options are then in force.
 
-    def __init__(self, args: Namespace, epoch: int) -> None:
-        self.args, self.epoch_on_disk = args, epoch
-        self.last = (epoch, b"")  # the last whole epoch, and its checkpoint's content
-
-    def epoch_done(self, state: dict) -> None:
-        self.last = epoch, _ = state["epoch"], checkpoints.to_bytes(state)
-        if epoch % self.args.num_freq_save == 0 or epoch == self.args.num_epoch:
-            self.write()
-
-    def write(self) -> None:
-        epoch, content = self.last
-        write_atomically(checkpoints.path_of(config.directory(self.args, "checkpoint"), epoch), content)
-        self.epoch_on_disk = epoch
-
-    def keep(self) -> str:
-        """Saves the last good epoch after a failure; returns what to tell the user."""
-        epoch, _ = self.last
-        if epoch == 0:
-            return "no epoch before it was finished"
-        if self.epoch_on_disk < epoch:
-            self.write()
-        path = checkpoints.find(config.directory(self.args, "checkpoint"), epoch)
-        return f"the last good checkpoint is {path}"
-
-    def finish(self) -> str:
-        """Saves the last whole epoch of a run that ends early; returns what to tell the user."""
-        epoch, _ = self.last
-        if epoch == 0:
-            return "no epoch was finished, and nothing is saved"
-        if self.epoch_on_disk < epoch:
-            self.write()
-        where = [name for name in vars(self.args) if name in self.args.given and name in config.PLACES]
-        words = [word for name in where for word in (f"--{name}", getattr(self.args, name))]
-        command = shlex.join(["python", "main.py", "--mode", "train", *words, "--train_continue", "on"])
-        return f"epoch {epoch} is saved; go on with: {command}"
-
-
-def find_checkpoint_to_continue(args: Namespace, process: Process) -> dict | None:
-    """The latest checkpoint, whose options are then in force; None where no epoch was ever finished."""
+    None where the training starts afresh, as it does where --train_continue finds no epoch that was finished.
+    """
     directory = config.directory(args, "checkpoint")
-    path = checkpoints.find(directory)
+    if args.resume_from is not None:
+        path: Path | None = Path(args.resume_from)
+    elif args.train_continue == "on":
+        path = checkpoints.find(directory)
+    else:
+        return None
     if path is None:
         if args.transformer is None:
             raise UserError(f"no checkpoint in {directory}: say --transformer on or off to start afresh")
@@ -238,9 +225,11 @@ def find_checkpoint_to_continue(args: Namespace, process: Process) -> dict | Non
     state = checkpoints.load(path)
     if schema.is_weights_alone(state):
         raise UserError(f"{path} holds the weights alone, from which no training can go on")
+    if args.name_data != state["args"]["name_data"]:
+        raise UserError(f"{path} is of --name_data {state['args']['name_data']}, not {args.name_data}")
     check_architecture(args, state, path)
     config.adopt(args, state["args"])
-    return state
+    return path, state
 
 
 def find_initial(args: Namespace, process: Process) -> dict:
@@ -256,11 +245,11 @@ def find_initial(args: Namespace, process: Process) -> dict:
 
 def prepare(
     args: Namespace, process: Process, locks: ExitStack
-) -> tuple[dict | None, datasets.TrainingSet, data.ImageSet, About]:
+) -> tuple[dict | None, datasets.TrainingSet, data.AnySet, About]:
     """(the checkpoint to continue or None, training and validation images, what is to be known of them)"""
     if process.is_main:
         lock_directories(args, locks)
-    saved = find_checkpoint_to_continue(args, process) if args.train_continue == "on" else None
+    path, saved = find_checkpoint_to_continue(args, process) or (None, None)
     about = about_of(saved) if saved else None
     size, channels = (about.shape[1:], about.shape[0]) if about else (args.image_size, args.image_channels)
     training, validation = datasets.load_training(
@@ -273,13 +262,15 @@ def prepare(
         limit=args.limit,
         num_workers=args.num_workers,
         background=args.image_background or "white",
+        cache_dir=args.cache_dir,
         say=process.say if process.is_main else None,
     )
     if about:
         about.check(validation)
     about = about or About.of(training.epoch(1))
     if process.is_main:
-        prepare_directories(args, about, process, fresh=not saved)
+        prepare_directories(args, path, saved, process)
+        write_options(args, about, process)
     return saved, training.to(process.device), validation.to(process.device), about
 
 
@@ -292,24 +283,42 @@ def lock_directories(args: Namespace, locks: ExitStack) -> None:
         clear_temporaries(directory, report.is_part)
 
 
-def prepare_directories(args: Namespace, about: About, process: Process, *, fresh: bool) -> None:
-    """Writes arg.txt; a fresh run sets aside an earlier one's files."""
+def prepare_directories(args: Namespace, path: Path | None, saved: dict | None, process: Process) -> None:
+    """Sets aside what an earlier run left, but for what this one goes on from."""
     log, directory = (config.directory(args, kind) for kind in ("log", "checkpoint"))
-    if fresh:
+    if path is None or saved is None or path.resolve().parent != directory.resolve():
         # With what was exported of the checkpoints, and lies beside them.
-        moved = set_aside([(log, "events.out.tfevents.*"), (log, "arg.txt"), (directory, "model_epoch*.*")])
-        if moved and moved[-1].name.startswith("model_epoch"):
-            print(f"an earlier run's checkpoints are now in {moved[-1].parent}", flush=True)
-    in_force = config.options(args) | {
-        "image_size": about.shape[1:],
-        "image_channels": about.shape[0],
+        patterns = [(log, "events.out.tfevents.*"), (log, "arg.txt")]
+        patterns += [(directory, "model_best*.*"), (directory, "model_epoch*.*")]
+    else:  # --resume_from may name an epoch that is not the latest
+        patterns = [(directory, f"{later.stem}*.*") for later in checkpoints.after(directory, saved["epoch"])]
+    moved = set_aside(patterns)
+    if moved and moved[-1].name.startswith("model_epoch"):
+        print(f"an earlier run's checkpoints are now in {moved[-1].parent}", flush=True)
+    if path is not None and saved is not None and args.save_best == "on":
+        settle_best(directory, path, saved, process)
+
+
+def write_options(args: Namespace, about: About, process: Process) -> None:
+    """Writes arg.txt, which --config takes."""
+    facts = {
+        "shape": about.shape,
         "background": about.background,
         "classes": about.classes,
         "device": process.device,
         "processes": process.world,
     }
-    lines = [f"{name}: {config.show(value)}\n" for name, value in in_force.items()]
-    write_atomically(log / "arg.txt", "".join(lines))
+    shown = {name: config.show(value) for name, value in facts.items()}
+    path = config.directory(args, "log") / "arg.txt"
+    write_atomically(path, config_file.write(config.options(args), shown))
+
+
+def maps_of(run: Run, count: int, epoch: int) -> Tensor | None:
+    """What warps each of the training images in that epoch, on the device; None without --augment."""
+    args, size = run.args, run.about.shape[1:]
+    if not args.augment:
+        return None
+    return random_maps(args.augment, args.seed, epoch, count, size).to(run.process.device)
 
 
 def distribute(model: nn.Module, process: Process) -> nn.Module:

@@ -51,6 +51,25 @@ def gpu_ids(text: str) -> list[int]:
     raise _refusal("-1 for the CPU, or different GPU ids (0, or 0,1)", text)
 
 
+def device(text: str) -> str:
+    if re.fullmatch(r"cpu|cuda(:\d{1,4})?", text):
+        return text
+    raise _refusal("cpu, cuda, or one GPU as in cuda:1", text)
+
+
+def gpu_ids_of(device: str, processes: int) -> list[int]:
+    """The ids that --gpu_ids has for a device, of so many processes on this machine."""
+    kind, _, number = device.partition(":")
+    if kind == "cpu":
+        return [-1]
+    return [int(number)] if number else list(range(processes))
+
+
+def epoch(text: str) -> int | str:
+    """An epoch's number, or best."""
+    return text if text == "best" else _EPOCH(text)
+
+
 def _float(text: str) -> float | None:
     try:
         return float(text)
@@ -66,3 +85,14 @@ def _checked(value, least, most, expected: str, text: str):
 
 def _refusal(expected: str, text: str) -> argparse.ArgumentTypeError:
     return argparse.ArgumentTypeError(f"expected {expected}, but got {text!r}")
+
+
+# What the numbers are. Their sizes together are checked against the memory that there is (footprint.py).
+COUNT = whole(1, 2**31 - 1, "images, which are counted in 32 bits")
+EPOCHS = whole(1, 10**6, "epochs, whose figures every checkpoint holds")
+_EPOCH = whole(1, 10**6, "epochs; or the word best")
+RATE = number(0, 1e6, "weights that take larger steps are no numbers soon")
+SEED = whole(0, 2**32 - 1, "32 bits, which every random generator takes")
+SIDE = whole(1, 65_535, "pixels; no JPEG has a longer side")
+THREADS = whole(0, 256, "threads of one process")
+WIDTH = whole(1, 65_536, "channels or units of one layer")

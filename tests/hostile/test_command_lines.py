@@ -7,6 +7,7 @@ processes of their own, whole.
 import random
 import signal
 import struct
+import sys
 
 import pytest
 
@@ -32,7 +33,10 @@ WORDS = [
     "a b", "stn", "cls", "mine",
 ]  # fmt: skip
 # What would train for ever is no mistake.
-BRIEF = {"num_epoch": ["1", "2", "0", "-1", "9" * 25, "many", "1e3"]}
+BRIEF = {
+    "num_epoch": ["1", "2", "0", "-1", "9" * 25, "many", "1e3"],
+    "compile": ["off", "maybe", ""],  # which takes a minute
+}
 # Nothing is written but below the test's own directory, and where nothing can be.
 PLACES = [
     "a/b",
@@ -60,7 +64,7 @@ def random_line(draw: random.Random, root) -> list[str]:
         draw.choice(["mnist"] * 4 + ["mnist_rts", "mnist_coloc", "imagefolder", "cifar", ""]),
     ]
     for action in draw.sample(actions, draw.randint(1, 4)):
-        if action.dest.startswith("dir_"):
+        if "dir" in action.dest:
             values = [*(f"{root}/{name}" for name in PLACES), *NO_PLACES]
         elif action.dest in BRIEF:
             values = BRIEF[action.dest]
@@ -111,6 +115,8 @@ def in_process(monkeypatch, tmp_path):
 
 
 def test_in_one_process(root, in_process, monkeypatch, capsys):
+    for stream in (sys.stdout, sys.stderr):  # as they are in a process of its own: names need not be text
+        stream.reconfigure(errors="backslashreplace")
     draw = random.Random(0)
     codes = []
     for _ in range(IN_PROCESS):

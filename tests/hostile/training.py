@@ -17,19 +17,26 @@ SMALL = ["--net", "small", "--limit", "60", "--batch_size", "16", "--gpu_ids", "
 
 def command(root: Path, *options: object) -> tuple[int, str]:
     """main.py with these options, writing under root: (its exit code, its standard error)."""
+    code, _, errors = command_and_output(root, *options)
+    return code, errors
+
+
+def command_and_output(root: Path, *options: object) -> tuple[int, str, str]:
+    """The same: (exit code, standard output, standard error)."""
 
     def main() -> None:
         args = config.parse([*directories(root), *map(str, options)])
         launch(program.MODES[args.mode], args)
 
-    errors = io.StringIO()
+    printed, errors = io.StringIO(), io.StringIO()
     with (
         redirect_stderr(errors),
-        redirect_stdout(io.StringIO()),
+        redirect_stdout(printed),
         warnings.catch_warnings(record=True) as warned,
     ):
         code = guarded(main)
-    return code, errors.getvalue() + "".join(f"{warning.message}\n" for warning in warned)
+    told = errors.getvalue() + "".join(f"{warning.message}\n" for warning in warned)
+    return code, printed.getvalue(), told
 
 
 def trained(root: Path, *options: object) -> Path:

@@ -104,7 +104,10 @@ def test_a_value_takes_one_line_and_words_are_told_apart():
 
 def test_help_groups_the_options_and_states_each_default():
     text = config.build_parser().format_help()
-    for title in ("what to do:", "data:", "network and training:", "learning-rate policy:", "output;"):
+    for title in (
+        "what to do:", "data:", "network:", "training:", "learning-rate policy:", "speed and memory:",
+        "checkpoints:", "output;",
+    ):  # fmt: skip
         assert title in text
     entries = text[text.index("what to do:") :]
     assert entries.count("(default:") == entries.count("\n  --")

@@ -223,7 +223,7 @@ def test_the_test_sets_are_those_that_were_recorded(suffix):
     made = datasets.load_test(f"mnist_{suffix}", "nowhere")
     zeros = 980
     assert len(made) == (zeros if suffix.startswith("coloc") else 50000 if suffix == "sim2" else 10000)
-    assert datasets.checksum(made) == recorded[f"mnist_{suffix}"]
+    assert made.checksum() == recorded[f"mnist_{suffix}"]
 
 
 def test_training_images_are_new_in_each_epoch_and_come_back(digits):
@@ -265,5 +265,5 @@ def test_checksums_name_every_distortion():
 
 def test_a_checksum_tells_labels_and_images_apart(digits):
     moved = ImageSet(digits.images, digits.labels.roll(1), digits.classes)
-    assert datasets.checksum(digits) != datasets.checksum(moved)
-    assert len(datasets.checksum(digits)) == len(hashlib.sha256().hexdigest())
+    assert digits.checksum() != moved.checksum()
+    assert len(digits.checksum()) == len(hashlib.sha256().hexdigest())

@@ -15,9 +15,12 @@ from torch import nn
 
 from stn_ext.models import ImageClassifier
 from stn_ext.training import distributed, engine
+from stn_ext.training.augmentation import random_maps
 from stn_ext.training.data import Normalisation
 from stn_ext.training.distributed import Process, choose_devices
 from stn_ext.training.errors import UserError
+from stn_ext.training.objectives import Classification
+from stn_ext.training.steps import Recipe
 from stn_ext.training.train import distribute
 from tests.command_line import ROOT, directories, environment, run, started, succeed
 
@@ -37,17 +40,23 @@ def train_linear(args: Namespace, process: Process) -> None:
     figures = []
     for _ in range(2):
         order = engine.epoch_order(len(args.data), 10, generator)
-        train = engine.train_epoch(trained, optimizer, None, args.data, Normalisation([0]), order, process)
+        train = engine.train_epoch(
+            trained, optimizer, None, args.data, Normalisation([0]), order, process, recipe=args.recipe
+        )
         held_out = engine.evaluate(model, args.data, Normalisation([0]), process)
         figures.append([train.loss, train.accuracy, held_out.loss, held_out.accuracy])
     if process.is_main:
         torch.save({"model": model.state_dict(), "figures": figures}, args.path)
 
 
-def test_processes_with_uneven_shares_take_the_steps_of_one(squares, tmp_path):
-    """103 images in batches of 9 or 10: shares of 4 or 5."""
-    train_linear(Namespace(data=squares, path=tmp_path / "one"), Process(CPU))
-    distributed._spawn(train_linear, Namespace(data=squares, path=tmp_path / "many"), [CPU] * 2)
+@pytest.mark.parametrize("options", [{}, {"accumulate": 2, "clip_grad": 0.1, "maps": True}])
+def test_processes_with_uneven_shares_take_the_steps_of_one(squares, tmp_path, options):
+    """103 images in batches of 9 or 10: shares of 4 or 5, or of 2 or 3 in each of two parts."""
+    if "maps" in options:
+        options = {**options, "maps": random_maps(1, 0, 1, len(squares), (12, 12))}
+    args = {"data": squares, "recipe": Recipe(Classification(), **options)}
+    train_linear(Namespace(**args, path=tmp_path / "one"), Process(CPU))
+    distributed._spawn(train_linear, Namespace(**args, path=tmp_path / "many"), [CPU] * 2)
     one, many = torch.load(tmp_path / "one"), torch.load(tmp_path / "many")
     # The sums are the same but for their order.
     torch.testing.assert_close(many, one, rtol=1e-4, atol=1e-6)
@@ -99,6 +108,21 @@ def test_two_processes_continue_with_the_same_bits(trained, tmp_path):
     succeed("main.py", "--train_continue", "on", "--gpu_ids", "-1", *where, prefix=TORCHRUN)
     one = torch.load(root / "checkpoints/stn/mnist/model_epoch00002.pth", weights_only=True)["model"]
     other = torch.load(last, weights_only=True)["model"]
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_two_processes_with_every_option_of_the_steps_go_on_with_the_same_bits(tmp_path):
+    options = [*OPTIONS[:-4], "--limit", "120", "--batch_size", "16", "--lr_policy", "step"]
+    options += ["--amp", "bf16", "--accumulate", "2", "--augment", "--clip_grad", "1", "--ema", "0.5"]
+    for root, *epochs in ((tmp_path / "straight", 2), (tmp_path / "twice", 1, 2)):
+        for number in epochs:
+            again = ["--train_continue", "on"] if number > epochs[0] else []
+            where = [*again, *directories(root)]
+            succeed("main.py", *options, "--num_epoch", number, *where, prefix=TORCHRUN)
+    one, other = (
+        torch.load(root / "checkpoints/stn/mnist/model_epoch00002.pth", weights_only=True)["averaged"]
+        for root in (tmp_path / "straight", tmp_path / "twice")
+    )
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
