@@ -90,6 +90,13 @@ EXPERIMENTS = {
         None,
         ("--transform", "affine", "--num_transformers", "2", "--warp_size", "28"),
     ),
+    "seq": Experiment(
+        "sequences, a stand-in for SVHN's",
+        None,
+        None,
+        None,
+        ("--transform", "affine", "--warp_size", "48", "96"),
+    ),
     # Of one class, with no labels to smooth. In the paper all digits that are only translated are located.
     "coloc": Experiment("co-localisation, cluttered", None, None, None, COLOCALISATION, scopes=("stn",)),
     "coloc_t": Experiment("co-localisation", None, 0.0, None, COLOCALISATION, scopes=("stn",)),

@@ -74,6 +74,21 @@ def test_a_heatmap_that_looks_twice_with_jitter(tmp_path):
     assert wrong.returncode == 2 and "another architecture: --iterations 2, not 3" in wrong.stderr
 
 
+def test_sequences_are_trained_and_tested(tmp_path):
+    """With samples of theta, whose probabilities are averaged symbol by symbol; they have no one class."""
+    words = ["--net", "small", "--limit", "150", "--name_data", "mnist_seq", "--jitter", "0.02"]
+    train(tmp_path, *words, "--num_epoch", "1", "--label_smoothing", "0.1")
+    test = ["main.py", "--mode", "test", "--limit", "20", "--name_data", "mnist_seq", *directories(tmp_path)]
+    succeed(*test, "--tta", "2")
+    facts = json.loads((tmp_path / "results/stn/mnist_seq/metrics.json").read_text())
+    assert facts["classes"] == ["misread", "read"] and 0 <= facts["accuracy"] <= 1
+    assert facts["cross_entropy"] > 1  # of five places
+    done = run(
+        "main.py", "--mode", "export", "--format", "onnx", "--name_data", "mnist_seq", *directories(tmp_path)
+    )
+    assert done.returncode == 2 and "is a network for sequence: only classifiers" in done.stderr
+
+
 def test_mistake_samples_of_a_theta_without_jitter(trained):
     done = run("main.py", "--mode", "test", "--limit", "20", "--tta", "3", *directories(trained[0]))
     assert done.returncode == 2

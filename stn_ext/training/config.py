@@ -130,7 +130,7 @@ def _check(args: argparse.Namespace) -> None:
     of_folders = sorted(args.given & {"image_size", "image_channels", "image_background", "cache_dir"})
     if args.name_data != "imagefolder" and of_folders:
         raise UserError(f"--{of_folders[0]} is for --name_data imagefolder only")
-    if datasets.objective_of(args.name_data) == "classification":
+    if datasets.objective_of(args.name_data) != "colocalisation":
         if args.name_class is not None:
             raise UserError("--name_class is for co-localisation only (--name_data mnist_coloc, ...)")
     elif args.label_smoothing:

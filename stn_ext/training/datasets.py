@@ -79,7 +79,7 @@ def load_training(
         mapped, held_out = data.split(data.load_mapped(directory, cache_dir, limit=limit, **options))
         return TrainingSet(mapped, None, seed), held_out
     base, distortion = _DISTORTED.get(name, (name, None))
-    if objective_of(name) == "classification":
+    if objective_of(name) != "colocalisation":
         training, validation = data.split(data.load(base, directory, train=True, limit=limit, **options))
         pool = None
     else:
@@ -109,7 +109,7 @@ def load_test(
         return data.load(name, directory, train=False, classes=classes, limit=limit, **options)
     base, distortion = _DISTORTED[name]
     pool = data.load(base, directory, train=False)
-    images = pool if objective_of(name) == "classification" else one_class(pool, name_class)
+    images = pool if objective_of(name) != "colocalisation" else one_class(pool, name_class)
     if distortion.sizes:  # each image several times, each time distorted otherwise; whole batches of them
         count = min(distortion.sizes[2], BATCH * -(-(limit or distortion.sizes[2]) // BATCH))
         images = images[torch.arange(count) % len(images)]

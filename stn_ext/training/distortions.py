@@ -19,6 +19,7 @@ from torch import Tensor
 from .. import functional, transforms
 from .data import ImageSet, find_background
 
+END = 10  # the symbol behind a sequence: the sets that are distorted have ten classes
 BATCH = 1000  # images made at once; the random numbers depend on it
 
 
@@ -242,6 +243,35 @@ def similar(patches: int) -> Distort:
     return distort
 
 
+def lined_up(digits: Tensor, labels: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
+    """Sequences: one to five digits in a line, each turned by up to 15 degrees, all scaled by 0.6 to 1,
+    somewhere in 64 x 128 pixels; the labels (B, 5) are theirs, and the end's behind them.
+
+    A stand-in for the house numbers of SVHN, which are photographs.
+    """
+    count, most, (height, width) = len(digits), 5, (64, 128)
+    lengths, scale = 1 + draw.integers(most, count), draw.uniform(0.6, 1, count)
+    angles, jumps = draw.uniform(-math.pi / 12, math.pi / 12, most, count), draw.uniform(-2, 2, most, count)
+    step = 22 * scale  # pixels from a digit to the next, of which it covers about 20
+    room = torch.stack((width / 2 - (lengths - 1) / 2 * step - 14 * scale, height / 2 - 14 * scale - 2), 1)
+    x, y = (room * draw.uniform(-1, 1, count, 2)).unbind(1)
+    canvas = digits.new_zeros(count, digits.shape[1], height, width)
+    symbols = torch.full((count, most), END, device=labels.device)
+    for number in range(most):
+        others, other_labels = draw.others(count) if number else (digits, labels)
+        shift = torch.stack((x + (number - (lengths - 1) / 2) * step, y + jumps[number]), 1)
+        shown = lengths > number
+        layer = moved(others, (height, width), angles[number], scale, shift) * shown[:, None, None, None]
+        canvas = torch.where(layer.abs() > canvas.abs(), layer, canvas)
+        symbols[:, number] = torch.where(shown, other_labels, END)
+    return canvas, symbols
+
+
+def read(classes: tuple[str, ...]) -> tuple[str, ...]:
+    """Of sequences: what becomes of one, whatever its digits."""
+    return ("misread", "read")
+
+
 def sums(classes: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(str(total) for total in range(2 * len(classes) - 1))
 
@@ -296,6 +326,7 @@ DISTORTIONS = {
     "tc": Distortion(cluttered(60, 6)),
     "add": Distortion(added, sums),
     "sim2": Distortion(similar(6), sizes=(10_000, 5_000, 50_000)),
+    "seq": Distortion(lined_up, read, "sequence"),
     "coloc": Distortion(hidden(16), found, "colocalisation"),
     "coloc_t": Distortion(hidden(0), found, "colocalisation"),
 }

@@ -52,7 +52,7 @@ def export(args: Namespace, process: Process) -> None:
     path, state = chosen.checkpoint(args)
     about, model = about_of(state), rebuild(state).eval()
     if about.objective != "classification":
-        raise UserError(f"{path} finds windows ({about.objective}): only classifiers are exported")
+        raise UserError(f"{path} is a network for {about.objective}: only classifiers are exported")
     device = process.device if args.format == "aoti" else torch.device("cpu")
     model, images = model.to(device), test_images(args, state, about).to(device)
     with tempfile.TemporaryDirectory() as folder, quietly():

@@ -48,6 +48,32 @@ class Classification:
 
 
 @dataclass(frozen=True)
+class Sequences:
+    """Cross entropy, in nats, of sequences of symbols: logits (N, LENGTH, SYMBOLS) and labels (N, LENGTH).
+
+    Ten symbols and, last, the end, which all places behind the sequence have. An image's loss is the sum over
+    the places, and it is right where all of them are. The classes are 0, misread, and 1, read.
+    """
+
+    label_smoothing: float = 0.0
+    loss_name = "cross entropy"
+
+    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        logits = outputs.flatten(0, 1)
+        return F.cross_entropy(
+            logits, labels.flatten(), reduction="sum", label_smoothing=self.label_smoothing
+        )
+
+    def judge(self, outputs: Tensor, labels: Tensor) -> Verdict:
+        confidences, symbols = outputs.softmax(2).max(2)
+        right = (symbols == labels).all(1).long()
+        return Verdict(torch.ones_like(right), right, confidences.prod(1))
+
+
+LENGTH, SYMBOLS = 5, 11  # of the sequences of distortions.lined_up, the last symbol being the end
+
+
+@dataclass(frozen=True)
 class Colocalisation:
     """The triplet hinge loss of Jaderberg et al. 2015, appendix A.2, of windows found without labels.
 
@@ -94,7 +120,8 @@ def overlap(one: Tensor, other: Tensor) -> Tensor:
     return common / (areas - common)
 
 
-OBJECTIVES: dict[str, type[Classification] | type[Colocalisation]] = {
+OBJECTIVES: dict[str, type[Classification] | type[Sequences] | type[Colocalisation]] = {
     "classification": Classification,
+    "sequence": Sequences,
     "colocalisation": Colocalisation,
 }

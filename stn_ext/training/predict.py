@@ -38,7 +38,7 @@ def predict(args: Namespace, process: Process) -> None:
     path, state = chosen.checkpoint(args)
     about, model = about_of(state), rebuild(state).to(process.device)
     if about.objective != "classification":
-        raise UserError(f"{path} finds windows ({about.objective}): it knows no classes to predict")
+        raise UserError(f"{path} is a network for {about.objective}: it knows no classes to predict")
     files = listed(args.pictures, process)[: args.limit]
     reader = Reader(
         about.shape,

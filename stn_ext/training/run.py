@@ -17,6 +17,7 @@ from . import config, engine
 from .data import AnySet, background_of
 from .distributed import Process
 from .errors import UserError
+from .objectives import LENGTH, SYMBOLS
 
 Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
 
@@ -156,9 +157,12 @@ def build(options: Mapping, about: About) -> ImageClassifier:
         except ValueError as error:
             raise UserError(str(error)) from error
     try:
-        return create_model(**model_options(options, about))
+        model = create_model(**model_options(options, about))
     except ValueError as error:
         raise UserError(str(error)) from error
+    if about.objective == "sequence":
+        cast(nn.Sequential, model.classifier).append(nn.Unflatten(1, (LENGTH, SYMBOLS)))
+    return model
 
 
 def model_options(options: Mapping, about: About) -> dict[str, Any]:
@@ -168,7 +172,7 @@ def model_options(options: Mapping, about: About) -> dict[str, Any]:
     return {
         "net": chosen["net"],
         "shape": about.shape,
-        "num_classes": len(about.classes),
+        "num_classes": LENGTH * SYMBOLS if about.objective == "sequence" else len(about.classes),
         "transformer": chosen["transformer"] == "on",
         "transform": chosen["transform"],
         "localization": chosen["localization"],

@@ -126,18 +126,27 @@ def test_every_experiments_options_are_main_s_and_the_user_s_count():
         assert args.num_epoch == 7 and args.ema > 0
         config.parse(["--mode", "test", *experiment.test])
         if "cls" in experiment.scopes:
-            assert args.control == "widened" and (experiment.best <= experiment.without or name == "sim2")
+            assert args.control == "widened"
+        if name not in ("sim2", "seq") and "cls" in experiment.scopes:  # as the paper found it
+            assert experiment.best <= experiment.without
 
 
 def test_networks_are_as_small_as_the_papers():
     from stn_ext.models import num_parameters
     from stn_ext.training.run import About, build
 
-    shapes = {"rts": (1, 42, 42), "tc": (1, 60, 60), "sim2": (1, 96, 96), "add": (2, 42, 42)}
+    shapes = {
+        "rts": (1, 42, 42),
+        "tc": (1, 60, 60),
+        "sim2": (1, 96, 96),
+        "seq": (1, 64, 128),
+        "add": (2, 42, 42),
+    }
     for name, experiment in paper.EXPERIMENTS.items():
         if "cls" not in experiment.scopes:
             continue
-        about = About(shapes.get(name, (1, 28, 28)), tuple("0123456789"), (0,))
+        objective = "sequence" if name == "seq" else "classification"
+        about = About(shapes.get(name, (1, 28, 28)), tuple("0123456789"), (0,), objective)
         args = vars(config.parse(paper.options_of(name, paper.parse([]))))
         with_transformer, control = (
             num_parameters(build({**args, "transformer": choice}, about)) for choice in ("on", "off")

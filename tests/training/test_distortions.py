@@ -14,7 +14,8 @@ from stn_ext.training.errors import UserError
 
 SHAPES = {  # (channels, height, width) of distorted digits
     "r": (1, 28, 28), "rts": (1, 42, 42), "p": (1, 28, 28), "e": (1, 28, 28), "tc": (1, 60, 60),
-    "add": (2, 42, 42), "sim2": (1, 96, 96), "coloc": (1, 84, 84), "coloc_t": (1, 84, 84),
+    "add": (2, 42, 42), "sim2": (1, 96, 96), "seq": (1, 64, 128), "coloc": (1, 84, 84),
+    "coloc_t": (1, 84, 84),
 }  # fmt: skip
 
 
@@ -46,6 +47,9 @@ def test_shapes_labels_and_classes(digits, name):
         assert made.classes == tuple(map(str, range(19)))
         other = made.labels - digits.labels
         assert set(other.tolist()) == set(range(10))
+    elif name == "seq":
+        assert made.classes == ("misread", "read") and made.objective == "sequence"
+        assert made.labels.shape == (len(digits), 5) and made.labels.dtype == torch.int64
     elif name.startswith("coloc"):
         assert made.classes == ("missed", "located") and made.objective == "colocalisation"
         assert made.labels.shape == (len(digits), 2) and made.labels.dtype == torch.int64
@@ -97,6 +101,24 @@ def test_placing_turns_scales_and_moves_within_the_canvas():
     assert (moved.abs() <= (21 - 14 * scale[:, None]) + 5 * scale[:, None] + 0.1).all()
     assert moved.mean(0)[1].abs() < 0.3 and moved[:, 1].std() > 3
     assert (made[:, :, 0].max() == 0) and (made[:, :, :, 0].max() == 0)  # bars stay inside
+
+
+def test_sequences_are_lines_of_one_to_five_digits_and_an_end(digits):
+    made = DISTORTIONS["seq"].fixed(digits, "a")
+    lengths = (made.labels != 10).sum(1)
+    assert set(lengths.tolist()) == {1, 2, 3, 4, 5}
+    behind = torch.arange(5) >= lengths[:, None]
+    assert (made.labels[behind] == 10).all() and made.labels[~behind].unique().tolist() == list(range(10))
+    assert torch.equal(made.labels[:, 0], digits.labels)  # the first is the image's own
+    # Ink grows with the length, to the right of where it begins: a line of n digits is n - 1 steps longer.
+    columns = made.images.amax((1, 2)) > 30
+    first, last = columns.int().argmax(1), 127 - columns.flip(1).int().argmax(1)
+    width = (last - first).double()
+    means = torch.stack([width[lengths == n].mean() for n in range(1, 6)])
+    # 300 images, 60 of each length: means of widths whose deviation is some 10 pixels for long lines.
+    assert ((means[1:] - means[:-1]) - 22 * 0.8).abs().max() < 8
+    rows = made.images.amax((1, 3)) > 30
+    assert not rows[:, 0].any() and not rows[:, -1].any() and not columns[:, 0].any()
 
 
 def test_sim2_turns_to_any_angle_enlarges_and_strews_clutter():

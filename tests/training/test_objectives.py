@@ -1,5 +1,7 @@
 """Objectives: losses against plain loops, and what counts as right."""
 
+import math
+
 import pytest
 import torch
 
@@ -7,7 +9,7 @@ from stn_ext.models import Located, RandomEncoder, create_localiser
 from stn_ext.training import datasets, engine
 from stn_ext.training.data import Normalisation
 from stn_ext.training.distributed import Process
-from stn_ext.training.objectives import Classification, Colocalisation, boxes_of, overlap
+from stn_ext.training.objectives import Classification, Colocalisation, Sequences, boxes_of, overlap
 
 
 def windows(corners, scale=28 / 84):
@@ -120,3 +122,19 @@ def test_classes_are_judged_by_the_greatest_logit():
     verdict = Classification().judge(logits, labels)
     assert verdict.predictions.tolist() == [1, 0]
     assert verdict.confidences[0].item() == pytest.approx(1 / (1 + 2.718281828**-2))
+
+
+def test_a_sequence_is_right_where_all_its_symbols_are():
+    labels = torch.tensor([[3, 10, 10, 10, 10], [1, 2, 3, 4, 5]])
+    logits = torch.zeros(2, 5, 11).scatter(2, labels[:, :, None], 4.0)
+    logits[1, 3] = torch.zeros(11).scatter(0, torch.tensor(7), 4.0)  # one of five is misread
+    verdict = Sequences().judge(logits, labels)
+    assert verdict.labels.tolist() == [1, 1] and verdict.predictions.tolist() == [1, 0]
+    sure = math.exp(4) / (math.exp(4) + 10)
+    torch.testing.assert_close(verdict.confidences, torch.full((2,), sure**5))
+    loss = Sequences().loss(logits, labels)
+    torch.testing.assert_close(loss, torch.tensor(-9 * math.log(sure) - math.log(sure) + 4))
+    smooth = Sequences(label_smoothing=0.1).loss(logits, labels)
+    each = -logits.log_softmax(2)
+    by_hand = 0.9 * each.gather(2, labels[:, :, None]).sum() + 0.1 * each.mean(2).sum()
+    torch.testing.assert_close(smooth, by_hand)
