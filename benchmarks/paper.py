@@ -71,7 +71,17 @@ EXPERIMENTS = {
     "rts": Experiment("RTS", 0.8, 0.5, 0.54, ("--transform", "affine", "--warp_size", "28")),
     "p": Experiment("P", 1.5, 0.8, None, ("--transform", "projective")),
     "e": Experiment("E", 1.4, 1.1, None, ("--transform", "thin_plate_spline")),
-    "tc": Experiment("TC", 3.5, 1.7, None, ("--transform", "affine", "--warp_size", "28")),
+    "tc": Experiment(
+        "TC",
+        3.5,
+        1.7,
+        None,
+        (
+            *("--transform", "attention", "--localization", "heatmap", "--start_scale", "0.55"),
+            *("--warp_size", "28", "--jitter", "0.02"),
+        ),
+        ("--tta", "8"),
+    ),
     # Of 10,000 fixed training images; published: the CNN, the STN and the PTN of Esteves et al. 2018.
     "sim2": Experiment(
         "SIM2",
@@ -101,6 +111,9 @@ EXPERIMENTS = {
     "coloc": Experiment("co-localisation, cluttered", None, None, None, COLOCALISATION, scopes=("stn",)),
     "coloc_t": Experiment("co-localisation", None, 0.0, None, COLOCALISATION, scopes=("stn",)),
 }
+# What a control does not depend on, but for its number of parameters.
+OF_TRANSFORMERS = {"transform", "localization", "start_scale", "iterations", "jitter", "num_transformers"}
+OF_TRANSFORMERS |= {"warp_size", "antialias"}
 # What all have in common: a network of less than 400 thousand parameters.
 COMMON = (
     *("--net", "cnn", "--width", "24", "--control", "widened"),
@@ -308,8 +321,19 @@ def key(result: dict) -> tuple:
     return result["name_data"], result["scope"], result["seed"]
 
 
-def ended(result: dict | None) -> bool:
-    return bool(result) and result["epoch"] >= result["num_epoch"]
+def ended(result: dict) -> bool:
+    return result["epoch"] >= result["num_epoch"]
+
+
+def is_made(run: Run, result: dict | None) -> bool:
+    """Whether the run has ended, with the settings that are now in force."""
+    if not result or not ended(result):
+        return False
+    # Before commands were recorded, options were.
+    words = shlex.split(result["command"])[2:] if "command" in result else [*run.where(), *result["options"]]
+    recorded, now = (vars(config.parse(w)) for w in (words, [*run.where(), *run.what()]))
+    ignored = {"given", "seed"} | (set() if run.scope == "stn" else OF_TRANSFORMERS)
+    return all(value == now.get(name) for name, value in recorded.items() if name not in ignored)
 
 
 def measure(options: argparse.Namespace) -> list[dict]:
@@ -319,7 +343,7 @@ def measure(options: argparse.Namespace) -> list[dict]:
     budget, lock = Budget(options.budget), Lock()
 
     def make(run: Run) -> None:
-        if ended(results.get((run.name_data, run.scope, run.seed))) or budget.spent:
+        if budget.spent or is_made(run, results.get((run.name_data, run.scope, run.seed))):
             return
         seconds = run.train(budget)
         if run.checkpoints():

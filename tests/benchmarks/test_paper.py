@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shlex
 
 import numpy as np
 import paper
@@ -12,11 +13,13 @@ from stn_ext.training import config
 
 
 def result(run, epoch=3, num_epoch=3, error=1.0):
+    words = [*run.where(), *paper.options_of(run.experiment, run.options)]
     return {
         "experiment": run.experiment, "name_data": run.name_data, "scope": run.scope, "seed": run.seed,
         "error_percent": error, "epoch": epoch, "num_epoch": num_epoch, "images_seen": epoch * 54000,
         "seconds": 60.0 * epoch, "num_parameters": 100_000,
         "machine": {"cpu": "some CPU", "threads": 2},
+        "command": shlex.join(["python", "main.py", *words]),
     }  # fmt: skip
 
 
@@ -28,6 +31,7 @@ def faked(monkeypatch, tmp_path):
     monkeypatch.setattr(paper.Run, "checkpoints", lambda run: ["one"])
     monkeypatch.setattr(paper.Run, "test", lambda run: result(run, min(3, trained.count(run))))
     monkeypatch.setattr(paper, "animate", lambda run: None)
+    monkeypatch.setattr(paper, "epochs_of_equal_time", lambda run: 30)
     words = ["--only", "rts", "tc", "--dir", str(tmp_path), "--json", str(tmp_path / "results/paper.json")]
     return words, trained
 
@@ -93,6 +97,25 @@ def test_what_has_ended_is_not_repeated_and_the_rest_goes_on(faked, tmp_path):
     assert all(map(paper.ended, results)) and len(results) == 6
     assert {result["processor_seconds"] for result in results} == {30.0}  # of the three times together
     assert json.loads((tmp_path / "results/paper.json").read_text())["runs"] == results
+
+
+def test_what_was_made_with_other_settings_is_made_anew(tmp_path):
+    """A control knows nothing of the transformer's settings, a transformer's run of the controls'."""
+    options = paper.parse(["--dir", str(tmp_path)])
+    others = paper.parse(["--dir", str(tmp_path), "--", "--transform", "projective", "--iterations", "2"])
+    longer = paper.parse(["--dir", str(tmp_path), "--", "--num_epoch", "31"])
+    for scope in ("stn", "cls"):
+        made = result(paper.Run("r", scope, 0, options))
+        old = {name: value for name, value in made.items() if name != "command"}
+        old["options"] = paper.options_of("r", options)
+        for recorded in (made, old):
+            assert paper.is_made(paper.Run("r", scope, 0, options), recorded)
+            assert paper.is_made(paper.Run("r", scope, 0, others), recorded) == (scope == "cls")
+            assert not paper.is_made(paper.Run("r", scope, 0, longer), recorded)
+    assert not paper.is_made(
+        paper.Run("r", "stn", 0, options), result(paper.Run("r", "stn", 0, options), epoch=2)
+    )
+    assert not paper.is_made(paper.Run("r", "stn", 0, options), None)
 
 
 def test_a_spent_budget_starts_nothing(faked):
