@@ -40,6 +40,7 @@ from timing import machine, write_json
 from stn_ext.training import config, data, datasets, engine
 from stn_ext.training.objectives import OBJECTIVES
 from stn_ext.training.run import About, build
+from stn_ext.training.steps import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks/results"
@@ -291,21 +292,16 @@ def step_seconds(run: Run, rounds: int = 12) -> dict[str, float]:
     args = config.parse(words)
     training, _ = datasets.load_training(run.name_data, ROOT / "datasets", seed=0, limit=2 * args.batch_size)
     images = training.epoch(1)[: args.batch_size]
-    about, objective = About.of(images), OBJECTIVES[images.objective]()
+    about, recipe = About.of(images), Recipe.of(args, OBJECTIVES[images.objective]())
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    inputs, labels = data.Normalisation(about.background).apply(images.images).to(device), images.labels
+    normalised = data.Normalisation(about.background).apply(images.images)
+    part = normalised.to(device), images.labels.to(device)
     steps = {}
     for scope in ("stn", "cls"):
         args.transformer = SCOPES[scope]
         model = build(vars(args), about).to(memory_format=torch.channels_last).to(device).train()
-        steps[scope] = partial(
-            engine.training_step,
-            model,
-            engine.make_optimizer(model, args),
-            inputs,
-            labels.to(device),
-            objective,
-        )
+        optimizer = engine.make_optimizer(model, args)
+        steps[scope] = partial(recipe.step, model, optimizer, [part], 1, 1 / len(images))
     best = dict.fromkeys(steps, math.inf)
     for _ in range(rounds):
         for scope, step in steps.items():
