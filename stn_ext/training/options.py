@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 from ..models import LOCALIZATIONS, NETS
@@ -43,9 +45,17 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (see --help)")
 
 
+def program() -> str:
+    """By which name this program was started; python stands before main.py."""
+    name = Path(sys.argv[0]).name
+    return {"stn-ext": name, "__main__.py": "python -m stn_ext", "-m": "python -m stn_ext"}.get(
+        name, "main.py"
+    )
+
+
 def build_parser() -> Parser:
     parser = Parser(
-        prog="main.py",
+        prog=program(),
         description="Trains, tests, uses and exports image classifiers, with and without a spatial "
         "transformer in front.",
         allow_abbrev=False,

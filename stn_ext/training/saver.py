@@ -12,6 +12,7 @@ from . import checkpoints, config
 from .distributed import Process
 from .errors import UserError
 from .files import set_aside, write_atomically
+from .options import program
 
 History = list[dict[str, Any]]
 
@@ -74,7 +75,8 @@ class Saver:
             go_on = ["--resume_from", self.args.resume_from]
         where = [name for name in vars(self.args) if name in self.args.given and name in config.PLACES]
         words = [word for name in where for word in (f"--{name}", getattr(self.args, name))]
-        command = shlex.join(["python", "main.py", "--mode", "train", *words, *go_on])
+        name = program().replace("main.py", "python main.py")
+        command = f"{name} {shlex.join(['--mode', 'train', *words, *go_on])}"
         return f"epoch {epoch} is saved; go on with: {command}"
 
 

@@ -10,6 +10,7 @@ from stn_ext.training import report
 selenium = pytest.importorskip("selenium", reason="needs selenium")
 from selenium import webdriver  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
 from selenium.webdriver.support.ui import Select  # noqa: E402
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -141,3 +142,102 @@ def test_a_cell_of_the_confusion_matrix_filters(page):
     assert text(page, "count") == f"{expected[1]} images" and cells[1].get_attribute("aria-pressed") == "true"
     cells[1].click()
     assert text(page, "count") == "10000 images" and cells[1].get_attribute("aria-pressed") == "false"
+
+
+LONG = [f"a class of pictures with a very long name, number {number}" for number in range(8)]
+
+
+@pytest.fixture(scope="module")
+def own_path(tmp_path_factory):
+    """A report of one's own pictures: files, long classes, words and outlines, of its first hundred."""
+    directory = tmp_path_factory.mktemp("own")
+    labels = torch.arange(240) % 8
+    predictions = torch.where(torch.arange(240) % 24 < 2, (labels + 3) % 8, labels)
+    predictions[16] = 7  # label 0, once
+    files = tuple(f"{LONG[label]}/picture {index}.png" for index, label in enumerate(labels.tolist()))
+    images = torch.zeros(240, 1, 20, 30, dtype=torch.uint8)
+    square = [[[3.0, 2.0], [27.0, 2.0], [27.0, 18.0], [3.0, 18.0]]]
+    outcome = report.Outcome(
+        images, images, labels, predictions, torch.full((240,), 0.9), tuple(LONG), files,
+        warps=("turned by 12 degrees clockwise",) * 240, outlines=(square,) * 240,
+    )  # fmt: skip
+    report.write(directory, outcome, METRICS | {"num_images": 240}, 4, limit=100)
+    return directory / "index.html"
+
+
+@pytest.fixture(params=[1400, 400])
+def own(browser, own_path, request):
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": request.param, "height": 900, "deviceScaleFactor": 1, "mobile": request.param < 500},
+    )
+    browser.get(own_path.as_uri())
+    yield browser
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_files_words_and_outlines_of_the_first_images(own):
+    assert "The page has the first 100 of 240 images" in own.find_element(By.TAG_NAME, "header").text
+    assert text(own, "count") == "100 images" and text(own, "num-wrong") == "21"  # of all
+    first = rows(own)[0]
+    image = first.find_element(By.CSS_SELECTOR, "img.input")
+    assert image.get_attribute("alt") == f"input {LONG[0]}/picture 0.png: {LONG[0]}"
+    assert first.find_element(By.CLASS_NAME, "number").get_attribute("title") == f"{LONG[0]}/picture 0.png"
+    assert "turned by 12 degrees clockwise" in first.text
+    polygon = first.find_element(By.TAG_NAME, "polygon")
+    assert polygon.get_attribute("points") == "3,2 27,2 27,18 3,18"
+    # The outline stands over the image: its left side at a tenth of the width.
+    box, left = image.rect, own.execute_script("return arguments[0].getBoundingClientRect().x", polygon)
+    assert left - own.execute_script("return arguments[0].getBoundingClientRect().x", image) == pytest.approx(
+        box["width"] / 10, abs=2
+    )
+    own.find_element(By.ID, "outlines").click()
+    assert not polygon.is_displayed()
+
+
+def test_nothing_is_wider_than_the_page_and_no_figure_is_cut(own):
+    assert own.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+    figures = "[...document.querySelectorAll('.figures dd')]"
+    assert own.execute_script(f"return {figures}.filter(e => e.scrollWidth > e.clientWidth).length") == 0
+    assert own.execute_script(f"return Math.min(...{figures}.map(e => e.clientWidth))") >= 120
+    names = "return getComputedStyle(document.querySelector('#confusion tbody th')).textOverflow"
+    assert own.execute_script(names) == "ellipsis"
+
+
+def test_the_worst_confusions_come_first_and_filter(own):
+    worst = own.find_elements(By.CSS_SELECTOR, "#worst button")
+    counts = [int(button.text.partition(": ")[2].split()[0]) for button in worst]
+    assert counts == sorted(counts, reverse=True) and len(worst) == 3 and counts[-1] == 1
+    worst[0].click()
+    assert worst[0].get_attribute("aria-pressed") == "true"
+    assert all("taken for" in row.text for row in rows(own)) and rows(own)
+
+
+def test_each_class_has_its_share_and_interval(own):
+    lines = own.find_elements(By.CSS_SELECTOR, "#per-class tbody tr")
+    assert len(lines) == 8
+    low, high = (f"{100 * bound:.1f}" for bound in report.interval(20, 30))
+    assert lines[1].text.removeprefix(LONG[1]).split() == ["30", "66.7", "%", low, "to", high]
+
+
+def test_the_matrix_and_the_charts_are_reached_by_keyboard_and_named(own):
+    stops = own.find_elements(By.CSS_SELECTOR, "#confusion button[tabindex='0']")
+    assert len(stops) == 1
+    stops[0].send_keys(Keys.ARROW_RIGHT)
+    assert own.switch_to.active_element.get_attribute("data-predicted") == "1"
+    own.switch_to.active_element.send_keys(Keys.ARROW_DOWN)
+    own.switch_to.active_element.send_keys(Keys.ENTER)
+    assert own.switch_to.active_element.get_attribute("data-label") == "1"
+    assert own.switch_to.active_element.get_attribute("aria-pressed") == "true"
+    charts = own.find_elements(By.CSS_SELECTOR, "#charts svg")
+    assert [len(chart.find_elements(By.TAG_NAME, "polyline")) for chart in charts] == [2, 2]
+    assert charts[0].get_attribute("aria-label") == "loss: train 0.2500, validation 0.5000 at the end"
+
+
+def test_intervals_are_wilsons():
+    """Against the roots of |p - share| = z sqrt(p (1 - p) / n), which defines them."""
+    for right, count in ((0, 10), (7, 10), (10, 10), (994, 1000)):
+        for bound in report.interval(right, count):
+            if 1e-9 < bound < 1 - 1e-9:
+                distance = 1.959964 * (bound * (1 - bound) / count) ** 0.5
+                assert abs(bound - right / count) == pytest.approx(distance, rel=1e-6)
