@@ -191,6 +191,11 @@ def options(args: argparse.Namespace) -> dict:
     return {name: value for name, value in vars(args).items() if name not in OF_USE}
 
 
+def of_the_run(args: argparse.Namespace) -> dict:
+    """Those options of which one run differs from another, wherever its files lie."""
+    return {name: value for name, value in options(args).items() if name not in FREE_ON_CONTINUE}
+
+
 def show(value: object) -> str:
     """A value in one line: a list's words side by side, those in quotes that would not be told apart."""
     if isinstance(value, (list, tuple)):

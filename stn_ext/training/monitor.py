@@ -127,9 +127,7 @@ class Board:
         from tensorboard.compat.proto.event_pb2 import Event
         from torch.utils.tensorboard.summary import hparams, scalar
 
-        plain = {
-            name: value if type(value) in (int, float) else str(value) for name, value in options.items()
-        }
+        plain = {name: _plain(value) for name, value in options.items()}
         figures = {"final/loss": validation.loss, "final/accuracy": validation.accuracy}
         summaries = [*hparams(plain, figures), *(scalar(name, value) for name, value in figures.items())]
         self._write(*(Event(summary=summary) for summary in summaries))
@@ -161,6 +159,13 @@ class Board:
             with contextlib.suppress(OSError):
                 self._file.close()
         self._file = None
+
+
+def _plain(value: Any) -> Any:
+    """A number, or text that can be encoded, as a file's name need not be."""
+    if type(value) in (int, float):
+        return value
+    return str(value).encode(errors="backslashreplace").decode()
 
 
 def grid(images: Tensor, columns: int) -> Tensor:

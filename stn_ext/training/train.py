@@ -172,7 +172,7 @@ def train_epochs(
             if epoch % args.num_freq_disp == 0 or final:
                 board.images(epoch, side_by_side(run.network, shown, normalisation))
             if final:
-                board.options(config.options(args), held_out)
+                board.options(config.of_the_run(args), held_out)
         if impatient:
             process.say(f"{no_better(run.history)}: no more are trained")
 

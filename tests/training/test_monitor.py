@@ -83,7 +83,7 @@ def test_train_and_validation_share_a_chart_and_runs_have_their_options(tmp_path
 
     board = monitor.Board(tmp_path, 1)
     board.scalars(1, Metrics(1.0, 0.5), Metrics(2.0, 0.25), {})
-    board.options({"net": "cnn", "lr_cls": 0.5, "warp_size": [2, 3], "width": None}, Metrics(2.0, 0.25))
+    board.options({"net": "cnn", "lr_cls": 0.5, "warp_size": [2, 3], "init": "\udcff"}, Metrics(2.0, 0.25))
     board.close()
     events = EventAccumulator(str(tmp_path), size_guidance={"scalars": 0, "tensors": 0})
     events.Reload()
@@ -96,4 +96,5 @@ def test_train_and_validation_share_a_chart_and_runs_have_their_options(tmp_path
     options = HParamsPluginData.FromString(content).session_start_info.hparams
     assert options["net"].string_value == "cnn" and options["lr_cls"].number_value == 0.5
     assert options["warp_size"].string_value == "[2, 3]"
+    assert options["init"].string_value == "\\udcff"  # a name that is no text
     assert events.Scalars("final/accuracy")[0].value == 0.25
