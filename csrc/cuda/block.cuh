@@ -14,6 +14,15 @@ __device__ inline int thread_number() { return static_cast<int>(threadIdx.x); }
 __device__ inline int lane_number() { return thread_number() % kWarp; }
 __device__ inline int warp_number() { return thread_number() / kWarp; }
 
+// A pointer that comes from shared memory, of which the compiler does not know where it points.
+template <class P>
+__device__ P in_global(P pointer) {
+#if defined(__CUDA_ARCH__)
+  __builtin_assume(__isGlobal(pointer));
+#endif
+  return pointer;
+}
+
 // What a block works on: a tile of a map's output, and channels.
 struct Part {
   int map, column, row, slice, channel, channels;

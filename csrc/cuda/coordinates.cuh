@@ -258,64 +258,53 @@ __device__ Split<T> split(double x, int length, Padding padding, bool align_corn
   return {static_cast<int>(whole), static_cast<T>(x - whole)};
 }
 
-// A coordinate of the tile's pixel (j, i), in double.
-template <MapKind kind, class T>
-__device__ double exact_coordinate(const Plan<kind, T>& plan, int d, int j, int i, T bend) {
-  const double x = plan.first[0] + j, y = plan.first[1] + i, z = plan.first[2],
-               at = plan.axis[d].line.at(x, y, z);
-  if constexpr (kind == MapKind::spline) return at + static_cast<double>(bend);
-  if constexpr (kind != MapKind::projective) return at;
-  if constexpr (kind == MapKind::projective) {
-    const double inverse = over_depth(plan.depth.line.at(x, y, z));
-    return inverse == 0 ? HUGE_VAL : at * inverse;
-  }
-}
+// Where a pixel falls, and what derivatives need besides.
+template <int dims, class T>
+struct Spot {
+  Split<T> at[dims];
+  T along[dims];     // the coordinates' derivatives along the tangent
+  T centered[dims];  // their distances from the input's center
+  T inverse, ratio;  // one over the depth; the depth's derivative along the tangent times that
+};
 
-// Not inlined: rarely needed of float images, and not to take registers from what always is.
-template <MapKind kind, class T>
-__device__ __noinline__ Split<T> exact_split(const Plan<kind, T>& plan, int d, int j, int i, T bend,
-                                             int length, Padding padding, bool align_corners) {
-  return split<T>(exact_coordinate(plan, d, j, i, bend), length, padding, align_corners);
-}
-
-// What derivatives need of a coordinate besides: its distance from the input's center, its derivative along
-// the tangent; one over the depth, and the depth's derivative along the tangent times that.
-enum class Quantity { centered, along, inverse, ratio };
-
-template <MapKind kind, class T>
-__device__ __noinline__ T exact_quantity(const Plan<kind, T>& plan, Quantity what, int d, int j, int i,
-                                         T bend, double center) {
+// The tile's pixel (j, i), in double. Not inlined: of float images it is rarely needed, and is not to take
+// registers from what always is; so it leaves what it finds in shared memory.
+template <MapKind kind, int dims, class T>
+__device__ __noinline__ void exact_spot(const Problem& p, const Plan<kind, T>& plan, int j, int i,
+                                        Bend<T> bend, Spot<dims, T>* to) {
+  constexpr bool projective = kind == MapKind::projective, spline = kind == MapKind::spline;
+  const bool tangent = p.tangent.data != nullptr;
   const double x = plan.first[0] + j, y = plan.first[1] + i, z = plan.first[2];
   double inverse = 1, ddepth = 0;
-  if constexpr (kind == MapKind::projective) {
+  if constexpr (projective) {
     inverse = over_depth(plan.depth.line.at(x, y, z));
-    ddepth = plan.depth.tangent.at(x, y, z);
+    if (tangent) ddepth = plan.depth.tangent.at(x, y, z);
+    to->inverse = static_cast<T>(inverse);
+    to->ratio = static_cast<T>(finite_or_zero(ddepth * inverse));
   }
-  if (what == Quantity::inverse) return static_cast<T>(inverse);
-  if (what == Quantity::ratio) return static_cast<T>(finite_or_zero(ddepth * inverse));
-  const double along = plan.axis[d].tangent.at(x, y, z);
-  if constexpr (kind != MapKind::projective)
-    return static_cast<T>(finite_or_zero(along + static_cast<double>(bend)));
-  const double centered = plan.axis[d].line.at(x, y, z) * inverse - center;
-  if (what == Quantity::centered) return static_cast<T>(finite_or_zero(centered));
-  return static_cast<T>(finite_or_zero((along - centered * ddepth) * inverse));
+#pragma unroll
+  for (int d = 0; d < dims; ++d) {
+    double at = plan.axis[d].line.at(x, y, z), along = tangent ? plan.axis[d].tangent.at(x, y, z) : 0;
+    if (spline) at += static_cast<double>(bend.by[d]);
+    if (spline) along += static_cast<double>(bend.by[2 + d]);
+    if (projective) {
+      const double centered = at * inverse - p.axis[d].center;
+      to->centered[d] = static_cast<T>(finite_or_zero(centered));
+      along = (along - centered * ddepth) * inverse;
+      at = inverse == 0 ? HUGE_VAL : at * inverse;
+    }
+    to->along[d] = static_cast<T>(finite_or_zero(along));
+    to->at[d] = split<T>(at, p.axis[d].in, p.padding, p.align_corners);
+  }
 }
 
 // As finite_or_zero.
 __device__ inline float kept(float x) { return x - x == 0 ? x : 0; }
 
-// Where a pixel falls.
-template <int dims, class T>
-struct Spot {
-  Split<T> at[dims];
-  T along[dims];  // the tangent
-  T centered[dims], inverse, ratio;
-};
-
-// Of the tile's pixel (j, i). derivatives: whether those by theta are to follow.
-template <bool derivatives, MapKind kind, class T>
-__device__ auto spot_of(const Problem& p, const Plan<kind, T>& plan, int j, int i, const Bend<T>& bend) {
-  constexpr int dims = Plan<kind, T>::dims;
+// Of the tile's pixel (j, i). shared: room for it, of this thread's own.
+template <MapKind kind, int dims, class T>
+__device__ Spot<dims, T> spot_of(const Problem& p, const Plan<kind, T>& plan, int j, int i,
+                                 const Bend<T>& bend, Spot<dims, T>* shared) {
   constexpr bool projective = kind == MapKind::projective, spline = kind == MapKind::spline;
   const bool tangent = p.tangent.data != nullptr;
   Spot<dims, T> s{};
@@ -346,17 +335,8 @@ __device__ auto spot_of(const Problem& p, const Plan<kind, T>& plan, int j, int 
     }
   }
   if (exact) {
-    for (int d = 0; d < dims; ++d) {
-      const T by = spline ? bend.by[d] : T(0), by_tangent = spline ? bend.by[2 + d] : T(0);
-      s.at[d] = exact_split(plan, d, j, i, by, p.axis[d].in, p.padding, p.align_corners);
-      if (tangent) s.along[d] = exact_quantity(plan, Quantity::along, d, j, i, by_tangent, p.axis[d].center);
-      if (projective && derivatives)
-        s.centered[d] = exact_quantity(plan, Quantity::centered, d, j, i, T(0), p.axis[d].center);
-    }
-    if (projective && derivatives) {
-      s.inverse = exact_quantity(plan, Quantity::inverse, 0, j, i, T(0), 0.0);
-      if (tangent) s.ratio = exact_quantity(plan, Quantity::ratio, 0, j, i, T(0), 0.0);
-    }
+    exact_spot(p, plan, j, i, bend, shared);
+    s = *shared;
   }
   return s;
 }

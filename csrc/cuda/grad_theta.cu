@@ -142,7 +142,6 @@ struct Reads {
   const char* grad;  // null: there is no such pixel
   unsigned used, exist;
   T sum[1 << dims];
-  typename If<sizeof(T) == 4, Spot<dims, T>>::type spot;  // until then registers have other uses
 
   __device__ int64_t offset(int t) const {
     int64_t sum = 0;
@@ -152,6 +151,20 @@ struct Reads {
   }
 };
 
+// A lane's. Of float, the spot stays while its taps are read, when registers have other uses.
+template <int dims, class T>
+struct Slot {
+  Spot<dims, T> spot;
+  Reads<dims, T> reads;
+};
+template <int dims>
+struct Slot<dims, double> {
+  union {
+    Spot<dims, double> spot;
+    Reads<dims, double> reads;
+  };
+};
+
 // The sum of each tap times the gradient over every `step`th channel.
 template <class S, int dims, class T>
 __device__ void tap_sums(const Problem& p, const Part& part, const Reads<dims, T>& reads, const char* image,
@@ -159,8 +172,11 @@ __device__ void tap_sums(const Problem& p, const Part& part, const Reads<dims, T
   for (T& s : sum) s = 0;
   if (!reads.grad) return;
   uint32_t largest = *most;
-  const char *from = image + reads.first + begin * p.input.channel,
-             *grad = reads.grad + begin * p.grad.channel;
+  const char *rows[1 << (dims - 1)], *grad = in_global(reads.grad) + begin * p.grad.channel;
+#pragma unroll
+  for (int r = 0; r < 1 << (dims - 1); ++r) {
+    rows[r] = image + reads.first + begin * p.input.channel + reads.offset(2 * r);
+  }
   const T* fill = static_cast<const T*>(p.fill);
 #pragma unroll 1
   for (int c = begin; c < part.channels; c += step) {
@@ -168,7 +184,7 @@ __device__ void tap_sums(const Problem& p, const Part& part, const Reads<dims, T
 #pragma unroll
     for (int t = 0; t < 1 << dims; ++t) {
       const bool read = reads.used & reads.exist & 1 << t;
-      value[t] = read ? load(reinterpret_cast<const S*>(from + reads.offset(t))) : T(0);
+      value[t] = read ? load(reinterpret_cast<const S*>(rows[t >> 1] + (t & 1 ? reads.step[0] : 0))) : T(0);
     }
     const T g = load(reinterpret_cast<const S*>(grad));
     const uint32_t size = magnitude(g);
@@ -183,7 +199,8 @@ __device__ void tap_sums(const Problem& p, const Part& part, const Reads<dims, T
     for (int t = 0; t < 1 << dims; ++t) {
       if (reads.used & (fill ? ~0u : reads.exist) & 1 << t) sum[t] += g * value[t];
     }
-    from += step * p.input.channel;
+#pragma unroll
+    for (const char*& row : rows) row += step * p.input.channel;
     grad += step * p.grad.channel;
   }
   *most = largest;
@@ -206,9 +223,10 @@ __device__ T slope(const AxisWeights<T> (&a)[dims], const T (&along)[dims], int 
 template <class S, MapKind kind, class T>
 __device__ void pixel_gradient(const Problem& p, const Part& part, const Tiles& tiles,
                                const Plan<kind, T>& plan, int j, int i, const Bend<T>& bend, const char* grad,
-                               Reads<dims_of(kind), T>* shared, T (&by)[streams_of(kind)], uint32_t* most) {
+                               Slot<dims_of(kind), T>* slots, T (&by)[streams_of(kind)], uint32_t* most) {
   constexpr int dims = dims_of(kind);
-  auto spot = spot_of<true>(p, plan, j, i, bend);
+  Slot<dims, T>* all = slots + warp_number() * kWarp;
+  auto spot = spot_of(p, plan, j, i, bend, &all[lane_number()].spot);
   const bool tangent = p.tangent.data != nullptr, both = tangent && kind == MapKind::projective;
   AxisWeights<T> a[dims];
 #pragma unroll
@@ -221,7 +239,6 @@ __device__ void pixel_gradient(const Problem& p, const Part& part, const Tiles& 
     for (int d = 0; d < dims; ++d) reads.step[d] = places.step[d];
   }
   reads.grad = grad;
-  if constexpr (sizeof(T) == 4) reads.spot = spot;
   reads.used = 0;
 #pragma unroll
   for (int t = 0; t < 1 << dims; ++t) {
@@ -233,14 +250,14 @@ __device__ void pixel_gradient(const Problem& p, const Part& part, const Tiles& 
     }
     reads.used |= static_cast<unsigned>(used) << t;
   }
-  Reads<dims, T>* all = shared + warp_number() * kWarp;
-  all[lane_number()] = reads;
+  if constexpr (sizeof(T) == 4) all[lane_number()].spot = spot;
+  all[lane_number()].reads = reads;
   __syncwarp();
   const int lane = lane_number() % tiles.lanes;
 #pragma unroll 1
   for (int other = lane_number() / tiles.lanes; other < kWarp; other += kWarp / tiles.lanes) {
     T sum[1 << dims];
-    tap_sums<S>(p, part, all[other], plan.input, lane, tiles.lanes, sum, most);
+    tap_sums<S>(p, part, all[other].reads, in_global(plan.input), lane, tiles.lanes, sum, most);
 #pragma unroll 1
     for (int step = tiles.lanes / 2; step > 0; step /= 2) {
 #pragma unroll
@@ -248,13 +265,13 @@ __device__ void pixel_gradient(const Problem& p, const Part& part, const Tiles& 
     }
 #pragma unroll
     for (int t = 0; t < 1 << dims; ++t) {
-      if (lane == 0) all[other].sum[t] = sum[t];
+      if (lane == 0) all[other].reads.sum[t] = sum[t];
     }
   }
   __syncwarp();
   T sum[1 << dims];
 #pragma unroll
-  for (int t = 0; t < 1 << dims; ++t) sum[t] = all[lane_number()].sum[t];
+  for (int t = 0; t < 1 << dims; ++t) sum[t] = all[lane_number()].reads.sum[t];
   if constexpr (sizeof(T) == 4) spot = all[lane_number()].spot;
 #pragma unroll
   for (int d = 0; d < dims; ++d) a[d] = axis_weights(spot.at[d], p.axis[d], p.padding);
@@ -316,14 +333,15 @@ __device__ void leave(const Problem& p, const Part& part, const Sums<streams, T>
 }
 
 template <class S, MapKind kind>
-__global__ void __launch_bounds__(kMostThreads, sizeof(S) < 8 ? 4 : 2)
+__global__ void __launch_bounds__(kMostThreads, kResident<sizeof(S) == 8, kind == MapKind::volume>)
     grad_theta(const __grid_constant__ Problem p, const __grid_constant__ Tiles tiles, double* partial,
                uint32_t* most) {
   using T = Computed<S>;
-  constexpr int dims = dims_of(kind), streams = streams_of(kind), count = kInGradTheta<dims>;
-  constexpr bool spline = kind == MapKind::spline;
+  constexpr int dims = dims_of(kind), streams = streams_of(kind);
+  constexpr bool spline = kind == MapKind::spline, large = dims == 3 || spline;
+  constexpr int count = kInGradTheta<large>;
   __shared__ Plan<kind, T> plan;
-  __shared__ Reads<dims, T> shared[kMostThreads];
+  __shared__ Slot<dims, T> slots[kMostThreads];
   __shared__ typename If<spline, RadialSums<T>>::type radial;
   __shared__ Sums<streams, T> sums;
   const Pixels at(tiles);
@@ -339,15 +357,14 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(S) < 8 ? 4 : 2)
 #pragma unroll 1
   for (int step = 0; step < tiles.bands * (kTogether / count); ++step) {
     const int i = at.row + step * count * kWarpRows;
-    const char* grad = plan.output + at.column * p.grad.axis[0] + i * p.grad.axis[1];
+    const char* grad = in_global(plan.output) + at.column * p.grad.axis[0] + i * p.grad.axis[1];
     Bend<T> bend[count] = {};
     T by[count][streams] = {};  // of splines alone
     const auto keep = [&](int k, const T(&own)[streams]) {
       sums.add(own, i + k * kWarpRows);
       if constexpr (spline) {
         for (int s = 0; s < streams; ++s) {
-          by[0][s] = k == 0 ? own[s] : by[0][s];
-          by[1][s] = k == 1 ? own[s] : by[1][s];
+          for (int other = 0; other < count; ++other) by[other][s] = k == other ? own[s] : by[other][s];
         }
       }
     };
@@ -357,7 +374,7 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(S) < 8 ? 4 : 2)
       int64_t places[count][dims];
       const char* from[count];
       inside = fast && i + (count - 1) * kWarpRows < rows;
-      inside &= inside_of(p, plan, at.column, i, bend, plan.input, places, from);
+      inside &= inside_of(p, plan, at.column, i, bend, in_global(plan.input), places, from);
       inside = __all_sync(kWholeWarp, inside);
       if (inside) {
         float sum[count][1 << dims];
@@ -376,10 +393,13 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(S) < 8 ? 4 : 2)
       for (int k = 0; k < count; ++k) {
         const bool exists = at.column < columns && i + k * kWarpRows < rows;
         Bend<T> own_bend = bend[0];
-        if (k == 1) own_bend = bend[1];
+#pragma unroll
+        for (int other = 1; other < count; ++other) {
+          if (k == other) own_bend = bend[other];
+        }
         T own[streams];
         pixel_gradient<S>(p, part, tiles, plan, at.column, i + k * kWarpRows, own_bend,
-                          exists ? grad + k * kWarpRows * p.grad.axis[1] : nullptr, shared, own,
+                          exists ? grad + k * kWarpRows * p.grad.axis[1] : nullptr, slots, own,
                           &sums.most[thread_number()]);
         if (exists) keep(k, own);
       }

@@ -39,6 +39,7 @@ __global__ void __launch_bounds__(kMostThreads, 4)
     nearest(const __grid_constant__ Problem p, const __grid_constant__ Tiles tiles) {
   using T = typename NearestIn<E>::type;
   __shared__ Plan<kind, T> plan;
+  __shared__ Spot<dims_of(kind), T> spots[kMostThreads];
   plan_tile(p, tiles, p.output, &plan);
   const Part& part = plan.part;
   const Pixels at(tiles);
@@ -55,10 +56,11 @@ __global__ void __launch_bounds__(kMostThreads, 4)
     int64_t place[kTogether];
 #pragma unroll
     for (int k = 0; k < kTogether; ++k) {
-      place[k] = nearest_place(p, spot_of<false>(p, plan, at.column, i + k * kWarpRows, bend[k]));
+      place[k] =
+          nearest_place(p, spot_of(p, plan, at.column, i + k * kWarpRows, bend[k], spots + thread_number()));
     }
-    const char* from = plan.input;
-    char* first = plan.output + at.column * p.output.axis[0] + i * p.output.axis[1];
+    const char* from = in_global(plan.input);
+    char* first = in_global(plan.output) + at.column * p.output.axis[0] + i * p.output.axis[1];
 #pragma unroll 1
     for (int c = 0; c < part.channels; ++c) {
       E value[kTogether];

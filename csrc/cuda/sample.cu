@@ -70,6 +70,13 @@ struct Taps {
   }
 };
 
+// A lane's, one after the other.
+template <int dims, class T>
+union Slot {
+  Spot<dims, T> spot;
+  Taps<dims, T> taps;
+};
+
 template <int dims, class T>
 __device__ void weigh(const Problem& p, const Spot<dims, T>& spot, Taps<dims, T>* taps) {
   const Places<dims> places(p, p.input, spot.at);
@@ -95,34 +102,42 @@ template <class S, int dims, class T>
 __device__ void sample_pixel(const Problem& p, const Part& part, const Taps<dims, T>& taps, const char* image,
                              int begin, int step) {
   if (!taps.to) return;
-  const char* from = image + taps.first + begin * p.input.channel;
-  char* to = taps.to + begin * p.output.channel;
+  const char* rows[1 << (dims - 1)];
+#pragma unroll
+  for (int r = 0; r < 1 << (dims - 1); ++r) {
+    rows[r] = image + begin * p.input.channel + taps.offset(2 * r);
+  }
+  char* to = in_global(taps.to) + begin * p.output.channel;
   const T* fill = static_cast<const T*>(p.fill);
 #pragma unroll 1
   for (int c = begin; c < part.channels; c += step) {
     T value[1 << dims];
 #pragma unroll
     for (int t = 0; t < 1 << dims; ++t) {
-      value[t] =
-          taps.weight[t] != 0 ? load(reinterpret_cast<const S*>(from + (taps.offset(t) - taps.first))) : T(0);
+      value[t] = taps.weight[t] != 0
+                     ? load(reinterpret_cast<const S*>(rows[t >> 1] + (t & 1 ? taps.step[0] : 0)))
+                     : T(0);
     }
     // A tap of weight 0 takes no part.
     T sum = taps.outside != 0 ? taps.outside * (fill ? fill[(part.channel + c) * p.fill_step] : T(0)) : T(0);
 #pragma unroll
     for (int t = 0; t < 1 << dims; ++t) sum += taps.weight[t] * value[t];
     store(sum, reinterpret_cast<S*>(to));
-    from += step * p.input.channel;
+#pragma unroll
+    for (const char*& row : rows) row += step * p.input.channel;
     to += step * p.output.channel;
   }
 }
 
 template <class S, MapKind kind>
-__global__ void __launch_bounds__(kMostThreads, sizeof(S) < 8 ? 4 : 2)
+__global__ void __launch_bounds__(kMostThreads, kResident<sizeof(S) == 8, kind == MapKind::spline>)
     sample(const __grid_constant__ Problem p, const __grid_constant__ Tiles tiles) {
   using T = Computed<S>;
-  constexpr int dims = dims_of(kind), count = kInSample<dims>;
+  constexpr int dims = dims_of(kind);
+  constexpr bool large = dims == 3 || kind == MapKind::spline;
+  constexpr int count = kInSample<large>;
   __shared__ Plan<kind, T> plan;
-  __shared__ Taps<dims, T> shared[kMostThreads];
+  __shared__ Slot<dims, T> slots[kMostThreads];
   plan_tile(p, tiles, p.output, &plan);
   const Part& part = plan.part;
   const Pixels at(tiles);
@@ -135,7 +150,7 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(S) < 8 ? 4 : 2)
 #pragma unroll 1
   for (int step = 0; step < tiles.bands * (kTogether / count); ++step) {
     const int i = at.row + step * count * kWarpRows;
-    char* to = plan.output + at.column * p.output.axis[0] + i * p.output.axis[1];
+    char* to = in_global(plan.output) + at.column * p.output.axis[0] + i * p.output.axis[1];
     Bend<T> bend[count] = {};
     if constexpr (kind == MapKind::spline)
       bend_of(p, part.map, part.column + at.column, part.row + i, &plan.staged, bend);
@@ -143,7 +158,7 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(S) < 8 ? 4 : 2)
       const char* from[count];
       int64_t places[count][dims];
       const bool exist = fast && i + (count - 1) * kWarpRows < rows;
-      const bool inside = inside_of(p, plan, at.column, i, bend, plan.input, places, from);
+      const bool inside = inside_of(p, plan, at.column, i, bend, in_global(plan.input), places, from);
       if (__all_sync(kWholeWarp, exist && inside)) {
         sample_inside<S>(p, part.channels, from, places, to);
         continue;
@@ -159,15 +174,15 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(S) < 8 ? 4 : 2)
         if (k == other) by = bend[other];
       }
       Taps<dims, T> taps;
-      weigh(p, spot_of<false>(p, plan, at.column, row, by), &taps);
+      weigh(p, spot_of(p, plan, at.column, row, by, &slots[thread_number()].spot), &taps);
       const bool exists = row < rows && at.column < columns;
       taps.to = exists ? to + k * kWarpRows * p.output.axis[1] : nullptr;
-      Taps<dims, T>* all = shared + warp_number() * kWarp;
-      all[lane_number()] = taps;
+      Slot<dims, T>* all = slots + warp_number() * kWarp;
+      all[lane_number()].taps = taps;
       __syncwarp();
       const int lane = lane_number() % tiles.lanes;
       for (int other = lane_number() / tiles.lanes; other < kWarp; other += kWarp / tiles.lanes)
-        sample_pixel<S>(p, part, all[other], plan.input, lane, tiles.lanes);
+        sample_pixel<S>(p, part, all[other].taps, in_global(plan.input), lane, tiles.lanes);
       __syncwarp();
     }
   }

@@ -11,14 +11,21 @@ constexpr int kMostThreads = kMostWarps * kWarp;
 // input where 32 x 1 touch 32, and their stores still fill sectors.
 constexpr int kWarpColumns = 16, kWarpRows = kWarp / kWarpColumns;
 
+// Blocks that fit a multiprocessor together, which bounds their registers: to 128 of double, to 64 of float
+// or, of what takes more, to 80.
+template <bool is_double, bool large>
+constexpr int kResident = is_double ? 2
+                          : large   ? 3
+                                    : 4;
+
 // Pixels of a thread that it works on as a band. Their loads are issued before the first of them is used: 16
-// of images, with the pixels' weights and pointers in 64 registers; of volumes, and of theta's gradient, with
-// its sums, half as many pixels at a time.
+// of images, with the pixels' weights and pointers in 64 registers. Where a pixel takes more (volumes,
+// splines, the sums of theta's gradient), half of them or one.
 constexpr int kTogether = 4;
-template <int dims>
-constexpr int kInSample = dims == 2 ? kTogether : kTogether / 2;
-template <int dims>
-constexpr int kInGradTheta = dims == 2 ? kTogether / 2 : kTogether / 4;
+template <bool large>
+constexpr int kInSample = large ? kTogether / 2 : kTogether;
+template <bool large>
+constexpr int kInGradTheta = large ? kTogether / 4 : kTogether / 2;
 constexpr int kBandRows = kWarpRows * kTogether;  // rows that a warp works on at a time
 
 // Such bands that a warp works through, where there are rows for it: a block's coordinates are planned once
