@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "buffers.h"
+#include "cuda/grad_input.h"
 #include "cuda/launches.h"
 
 namespace {
@@ -82,7 +83,14 @@ void run(const Header& h, FILE* problems, FILE* results) {
 
   done(launch_sample(p, nullptr), "sample");
   output.write(results);
-  if (h.nearest || !h.differentiable) return;
+  if (!h.differentiable) return;
+
+  Buffer grad_input(in, element, h.stretch);
+  p.grad_input = batch(grad_input, h.input, h);
+  Buffer scratch(static_cast<size_t>(grad_input_scratch(p)), 1);
+  done(launch_grad_input(p, scratch.as<void>(), nullptr), "grad_input");
+  grad_input.write(results);
+  if (h.nearest) return;
 
   const size_t maps = static_cast<size_t>(h.maps), blocks = static_cast<size_t>(partial_blocks(p));
   const auto map_entries = static_cast<int>(streams_of(kind) * h.basis);
@@ -101,7 +109,9 @@ void check_too_many_blocks() {
   for (Axis& axis : p.axis) axis = axis_of(1, 1, false);
   p.maps = int64_t{1} << 31;
   p.channels = 1;
+  p.images = p.maps;
   check(launch_sample(p, nullptr) == cudaErrorInvalidConfiguration, "refusing too many blocks");
+  check(launch_grad_input(p, nullptr, nullptr) == cudaErrorInvalidConfiguration, "refusing too many blocks");
 }
 
 }  // namespace

@@ -29,3 +29,22 @@ def test_what_is_marked_is_left_out(tmp_path):
     # Unmarked, the other way is the longer one.
     (name,) = compile_cuda(source, "90", cubin, "-cubin")
     assert sum(loop.count(FP64) for loop in hot_way(disassemble(cubin)[name]).all_loops()) > 0
+
+
+def test_the_gather_of_the_inputs_gradient(tmp_path):
+    """Of planes of float: at most 210 instructions a pixel and 45 for each of its channels, none of them
+    FP64, no division of 64 bits, no local memory, 64 registers. A thread's 8 pixels share the prologue.
+    """
+    cubin = tmp_path / "gather.cubin"
+    functions = compile_cuda("grad_input_gather.cu", "90", cubin, *MARKED)
+    (mangled,) = (name for name, f in functions.items() if f.name == "gather<float, true>")
+    assert functions[mangled].registers <= 64 and functions[mangled].frame == 0
+    way = hot_way(disassemble(cubin)[mangled])
+    (pixels,) = way.loops
+    (channels,) = pixels.loops
+    assert channels.count("LDG") == 9 and channels.count("STG") == 1
+    costs = way.count() / 8 + pixels.count(), channels.count()
+    print(costs)
+    assert costs[0] <= 210 and costs[1] <= 45, costs
+    for loop in way.all_loops():
+        assert loop.count(FP64) == loop.count("CALL") == loop.count("LDL|STL") == 0

@@ -12,10 +12,10 @@ from torch import Tensor
 from tests.maps import MAPS, PADDINGS
 from tests.warps import WARPS, Affine, Projective, ThinPlateSpline, Volume
 
-from .test_cuda_kernels import HALF_ROUNDING, HERE, ROOT, SANITIZERS, layouts, span
+from .host_kernels import HALF_ROUNDING, HERE, ROOT, SANITIZERS, build_program, layouts, span
 
 ops = torch.ops.stn_ext
-SOURCES = ("sample", "nearest", "grad_theta")
+SOURCES = ("sample", "nearest", "grad_theta", "grad_input", "grad_input_gather", "grad_input_scatter")
 KINDS = ("affine", "projective", "thin plate spline", "volume")
 # As csrc/cuda/problem.h numbers them, and what of a coordinate that is not a number nearest makes.
 STORAGES = {
@@ -118,6 +118,7 @@ def launch(program, cases, folder):
 
 class Result(NamedTuple):
     output: Tensor
+    grad_input: Tensor | None = None
     grad_theta: Tensor | None = None
     largest: Tensor | None = None  # magnitude of each map's gradient
 
@@ -137,7 +138,11 @@ def run(program, cases, folder):
 
     for case in cases:
         result = Result(take(case.grad))
-        if case.mode != "nearest" and case.grad.dtype.is_floating_point:
+        if not case.grad.dtype.is_floating_point:
+            answers.append(result)
+            continue
+        result = result._replace(grad_input=take(case.input))
+        if case.mode != "nearest":
             largest = torch.empty(len(case.theta), dtype=torch.float32)
             result = result._replace(grad_theta=take(case.theta), largest=take(largest))
         answers.append(result)
@@ -146,23 +151,9 @@ def run(program, cases, folder):
 
 
 def build(folder, *flags):
-    """The program of all kernels; it poisons their shared memory."""
-    program = folder / "program"
-    includes = ["-I", HERE / "cuda_on_host", "-I", ROOT / "csrc"]
-    warnings = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
-    compiler = ["g++", "-std=c++17", "-O1", "-g", "-pthread", *warnings, *flags, *includes]
-    objects = []
-    for source in SOURCES:
-        compiled = folder / f"{source}.o"
-        subprocess.run(
-            [*compiler, "-x", "c++", "-c", ROOT / f"csrc/cuda/{source}.cu", "-o", compiled], check=True
-        )
-        # All that a source of kernels has of static variables is their shared memory.
-        rename = ["objcopy", "--rename-section", ".bss=cuda_shared,alloc,data,contents", compiled]
-        subprocess.run(rename, check=True)
-        objects.append(compiled)
-    subprocess.run([*compiler, HERE / "cuda_family_main.cpp", *objects, "-o", program], check=True)
-    return program
+    """The program of all kernels."""
+    sources = [ROOT / f"csrc/cuda/{source}.cu" for source in SOURCES]
+    return build_program(folder, sources, HERE / "cuda_family_main.cpp", *flags)
 
 
 @pytest.fixture(scope="module")
@@ -177,10 +168,13 @@ def on_the_cpu(case):
     fill = None if case.fill is None else case.fill.double()
     options = case.index, fill, case.mode, case.padding_mode, case.align_corners
     y = ops.sample(x, *maps, case.index, fill, g.shape[2:], *options[2:])
-    if case.mode == "nearest" or not g.dtype.is_floating_point:
+    if not g.dtype.is_floating_point:
         return Result(y)
+    grad_input = ops.adjoint(g.double(), *maps, case.index, len(x), x.shape[2:], *options[2:])
+    if case.mode == "nearest":
+        return Result(y, grad_input)
     grad_theta = ops.moments(g.double(), x, *maps, *options)
-    return Result(y, grad_theta, g.abs().flatten(1).amax(1))
+    return Result(y, grad_input, grad_theta, g.abs().flatten(1).amax(1))
 
 
 def tolerance_of(case, expected):
@@ -200,11 +194,24 @@ def tolerance_of(case, expected):
     )
 
 
+def check_grad_input(case, ours, expected, what):
+    # As for values; a pixel's sum is of a few products.
+    dtype, scale = case.grad.dtype, max(expected.abs().max().item(), 1)
+    tolerance = 1e-11 if dtype == torch.float64 else 4e-5 if case.points is not None else 1e-5
+    torch.testing.assert_close(
+        ours.double() / scale,
+        expected / scale,
+        rtol=HALF_ROUNDING.get(dtype, 0),
+        atol=tolerance,
+        msg=lambda m: f"grad input of {what}: {m}",
+    )
+
+
 def check(program, folder, cases):
     for case, ours in zip(cases, run(program, cases, folder), strict=True):
         dtype, theta = case.input.dtype, case.theta.dtype
         what = f"{dtype} {tuple(case.input.shape)} by {tuple(case.theta.shape)} {theta}, {case[7:]}"
-        expected, grad_theta, largest = on_the_cpu(case)
+        expected, grad_input, grad_theta, largest = on_the_cpu(case)
         if not dtype.is_floating_point:
             expected = expected.nan_to_num(0)
             if dtype != torch.bool and case.mode != "nearest":
@@ -218,6 +225,8 @@ def check(program, folder, cases):
             equal_nan=True,
             msg=lambda m, w=what: f"{w}: {m}",
         )
+        if grad_input is not None:
+            check_grad_input(case, ours.grad_input, grad_input, what)
         if grad_theta is None:
             continue
         # Sums of thousands of products in float32; a half theta's gradient is rounded on writing.
@@ -323,6 +332,7 @@ def test_layouts_give_the_same_bits(program, tmp_path, kind, dtype):
     expected, *results = run(program, [case, *others], tmp_path)
     for ours in results:
         assert torch.equal(ours.output, expected.output)
+        assert torch.equal(ours.grad_input, expected.grad_input)
         # Channels that lie side by side are added up by several threads.
         torch.testing.assert_close(ours.grad_theta, expected.grad_theta, rtol=0, atol=1e-3)
         assert torch.equal(ours.largest, expected.largest)
@@ -359,7 +369,13 @@ def test_hostile_maps(program, tmp_path):
     for kind in WARPS.values():
         cases = list(hostile(kind))
         for case, ours in zip(cases, run(program, cases, tmp_path), strict=True):
-            expected, ours = on_the_cpu(case).output, ours.output
+            expected, grad_input, *_ = on_the_cpu(case)
+            assert ours.grad_input.isfinite().all()
+            # The CPU walks along a row by a slope, which has no digits left if it is huge; and reflection
+            # folds digits that are lost.
+            if case.padding_mode != "reflection" and case.theta[..., :-1].nan_to_num(0).abs().amax() < 1e9:
+                check_grad_input(case, ours.grad_input, grad_input, f"{case.theta}")
+            ours = ours.output
             assert torch.equal(ours.isnan(), expected.isnan())
             # Reflection folds digits that are lost.
             if case.padding_mode != "reflection":
@@ -391,6 +407,7 @@ def test_tensors_of_more_than_2_31_elements(program, tmp_path, dtype):
             near, run(program, far, tmp_path), run(program, near, tmp_path), strict=True
         ):
             assert torch.equal(ours.output, expected.output)
+            assert torch.equal(ours.grad_input, expected.grad_input)
             assert case.mode == "nearest" or torch.equal(ours.grad_theta, expected.grad_theta)
 
 

@@ -184,3 +184,51 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   for (std::thread& thread : pool) thread.join();
   return cudaSuccess;
 }
+
+// ---- atomics, and instructions that C++ has no name for ----
+
+template <class V>
+V atomicAdd(V* to, V value) {
+  return __atomic_fetch_add(to, value, __ATOMIC_RELAXED);
+}
+template <class V>
+V atomicOr(V* to, V value) {
+  return __atomic_fetch_or(to, value, __ATOMIC_RELAXED);
+}
+template <class V>
+V atomicMax(V* to, V value) {
+  V before = __atomic_load_n(to, __ATOMIC_RELAXED);
+  while (before < value &&
+         !__atomic_compare_exchange_n(to, &before, value, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+  }
+  return before;
+}
+
+namespace cuda_on_host {
+
+template <class To, class From>
+To bits(From from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  std::memcpy(&to, &from, sizeof(to));
+  return to;
+}
+
+}  // namespace cuda_on_host
+
+inline unsigned __float_as_uint(float x) { return cuda_on_host::bits<unsigned>(x); }
+inline int __float_as_int(float x) { return cuda_on_host::bits<int>(x); }
+inline float __uint_as_float(unsigned x) { return cuda_on_host::bits<float>(x); }
+inline long long __double_as_longlong(double x) { return cuda_on_host::bits<long long>(x); }
+inline double __longlong_as_double(long long x) { return cuda_on_host::bits<double>(x); }
+inline long long __double2ll_rn(double x) { return static_cast<long long>(rint(x)); }
+inline float __ll2float_rn(long long x) { return static_cast<float>(x); }
+inline float __saturatef(float x) { return x > 0 ? x < 1 ? x : 1 : 0; }
+
+inline cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t) {
+  std::memset(to, value, bytes);
+  return cudaSuccess;
+}
+
+using std::max;
+using std::min;

@@ -1,0 +1,29 @@
+// The gradient of the input in two ways: a gather for affine maps that have a usable inverse, a scatter for
+// all others. Which it is, each map says on the device.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+#include "problem.h"
+
+namespace stn::cuda {
+
+// Bytes that launch_grad_input works in.
+int64_t grad_input_scratch(const Problem& p);
+
+// p: with grad, and grad_input, whose every element is written. At most four launches; two more for each
+// chunk of the images beyond the first.
+cudaError_t launch_grad_input(const Problem& p, void* scratch, cudaStream_t stream);
+
+struct Words;  // scatter.cuh
+
+// Its parts. Whether maps may have a usable inverse (inverse.cuh).
+inline bool may_gather(const Problem& p) {
+  return p.kind == MapKind::affine && !p.nearest && !p.tangent.data && !p.index && p.images == p.maps;
+}
+cudaError_t launch_gather(const Problem& p, cudaStream_t stream);
+cudaError_t launch_scatter(const Problem& p, const Words& words, cudaStream_t stream);
+
+}  // namespace stn::cuda
