@@ -12,15 +12,6 @@
 namespace stn::cpu {
 namespace {
 
-constexpr int64_t kUnit = 1 << 14;   // output values that are worth a task of their own
-constexpr int64_t kGrain = 1 << 15;  // and those that are worth waking a thread
-constexpr int64_t kTask = 1 << 16;   // values of an image's gradient that are worth a task of their own
-constexpr int64_t kStripes = 8;      // tasks that a gradient is cut into, where there are not as many images
-constexpr int64_t kStripeRows = 64;  // of a stripe, at least: neighbors visit some of the same tiles
-constexpr int64_t kApart = 1 << 20;  // values of a stripe that is computed apart from where it is stored
-// Maps, and images of a backward pass, that share what radial functions cost, at most.
-constexpr int64_t kSharedMaps = 32, kSharedImages = 16;
-
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Memory of a thread's own, aligned to cache lines; `zero`: zeros.
@@ -72,6 +63,10 @@ int64_t granule(const Problem& p) {
   return p.channels >= group ? group : std::min(p.channels, kFew);
 }
 
+// Whether maps share what radial functions cost: of few channels. Of many, what a map's tile costs is shared
+// by its channels.
+bool shares_radial(const Problem& p) { return p.points && p.channels <= kFew; }
+
 // The division of the maps, of the output's rows and of the channels.
 template <class T>
 struct Units {
@@ -80,7 +75,7 @@ struct Units {
   const Problem& p;
 
   explicit Units(const Problem& problem) : p(problem) {
-    maps = p.points ? std::min(p.maps, kSharedMaps) : 1;
+    maps = shares_radial(p) ? std::min(p.maps, kSharedMaps) : 1;
     const int64_t row = maps * p.out[0], tile = tile_rows(p.out[0], tile_pixels<T>(p));
     // Whole tiles, as equal as they can be; of many channels a whole image where it is small, whose window
     // then serves all its tiles.
@@ -89,7 +84,7 @@ struct Units {
     rows = ceil_div(p.rows(), ceil_div(p.rows(), wanted));
     const int64_t unit = granule<T>(p);
     channels = std::min(p.channels, ceil_div(ceil_div(kUnit, rows * row), unit) * unit);
-    if (p.channels - channels < unit) channels = p.channels;
+    if (p.points || p.channels - channels < unit) channels = p.channels;
     across = ceil_div(p.maps, maps);
     down = ceil_div(p.rows(), rows);
     deep = ceil_div(p.channels, channels);
@@ -125,14 +120,15 @@ struct Stripes {
   const Problem& p;
 
   Stripes(const Problem& problem, bool apart) : p(problem) {
-    images = p.points ? std::min(p.images, kSharedImages) : 1;
+    images = shares_radial(p) ? std::min(p.images, kSharedImages) : 1;
     across = ceil_div(p.images, images);
     const int64_t in_pixels = p.in[0] * p.in[1] * p.in[2], out_pixels = p.out[0] * p.rows();
     const int64_t pixels = std::max(in_pixels, out_pixels), unit = granule<T>(p);
     channels =
         std::min(p.channels, unit > kFew ? unit : ceil_div(ceil_div(kTask, pixels * images), unit) * unit);
+    if (p.points) channels = p.channels;
     deep = ceil_div(p.channels, channels);
-    const int64_t all = p.in[p.dims - 1], least = p.dims == 2 ? kStripeRows : 8;
+    const int64_t all = p.in[p.dims - 1], least = p.dims == 2 ? kStripeRows : kStripeSlices;
     int64_t wanted = std::min(ceil_div(kStripes, across * deep), ceil_div(pixels * channels, kTask));
     wanted = std::min(wanted, all / least);
     if (apart) wanted = std::max(wanted, ceil_div(in_pixels * images * channels, kApart));

@@ -11,6 +11,7 @@
 #include <cstdint>
 
 #include "../sampling/padding.h"
+#include "tuning.h"
 
 namespace stn::cpu {
 
@@ -50,8 +51,6 @@ struct Problem {
   STN_INLINE int64_t rows() const { return out[1] * out[2]; }  // of the output, all slices'
   STN_INLINE double fill_of(int64_t channel) const { return fill ? fill[channel] : 0; }
 };
-
-constexpr int64_t kFew = 4;  // channels that are interleaved, or whose gradients are added together, at most
 
 STN_INLINE bool is_interleaved(const Batch& images) { return images.channel == 1 && images.axis[0] > 1; }
 
@@ -98,9 +97,7 @@ STN_INLINE int64_t stripe_values(const Problem& p, const Stripe& s) {
 
 // ---- tiles of the output ----
 
-constexpr int64_t kTileColumns = 64, kTilePixels = 1600;  // at most
-
-STN_INLINE int64_t tile_columns(int64_t width) { return width <= kTileColumns ? width : 48; }
+STN_INLINE int64_t tile_columns(int64_t width) { return width <= kTileColumns ? width : kWideTileColumns; }
 STN_INLINE int64_t tile_rows(int64_t width, int64_t pixels) { return pixels / tile_columns(width); }
 
 struct OutTile {
@@ -109,17 +106,16 @@ struct OutTile {
 
 // What the radial functions over a tile take (radial_tiles.h).
 constexpr int64_t kRadialStride = kTilePixels + kWalk;
-constexpr int kRadialNodes = 6, kNodeStride = 48;
+constexpr int kNodeStride = 48;  // of kRadialNodes^2, in whole vectors
 STN_INLINE int64_t radial_values(const Problem& p) { return p.radial() * (kRadialStride + kNodeStride); }
 
 // Pixels in a tile, at most. Of few channels, radial functions are read again and again, for map after map:
 // they are to stay in a first-level cache.
 template <class T>
 STN_INLINE int64_t tile_pixels(const Problem& p) {
-  constexpr int64_t values = (28 << 10) / sizeof(T), least = 256;
   if (p.radial() == 0 || p.maps == 1 || p.channels > 4) return kTilePixels;
-  const int64_t pixels = values / p.radial();
-  return pixels < least ? least : pixels < kTilePixels ? pixels : kTilePixels;
+  const int64_t pixels = kRadialBytes / int64_t{sizeof(T)} / p.radial();
+  return pixels < kRadialPixels ? kRadialPixels : pixels < kTilePixels ? pixels : kTilePixels;
 }
 
 // The tiles of the output, numbered along its rows.

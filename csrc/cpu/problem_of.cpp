@@ -10,8 +10,7 @@
 namespace stn::cpu {
 namespace {
 
-constexpr int64_t kLarge = 8 << 20;  // bytes of a result of which caches keep too little for its reader
-constexpr int64_t kLine = 64;        // bytes that are written past the caches together
+constexpr int64_t kLine = 64;  // bytes that are written past the caches together
 
 Storage storage_of(at::ScalarType type) {
   switch (type) {
@@ -182,8 +181,8 @@ void Call::write(const at::Tensor& output) {
   p_.output = batch(output, output.mutable_data_ptr());
   const int64_t size = p_.element;
   const auto aligned = [&](int64_t elements) { return elements * size % kLine == 0; };
-  p_.past_caches = output.numel() * size >= kLarge && p_.output.axis[0] == 1 && aligned(p_.output.axis[1]) &&
-                   aligned(p_.output.channel) && aligned(p_.output.batch) &&
+  p_.past_caches = output.numel() * size >= kLargeResult && p_.output.axis[0] == 1 &&
+                   aligned(p_.output.axis[1]) && aligned(p_.output.channel) && aligned(p_.output.batch) &&
                    reinterpret_cast<uintptr_t>(p_.output.data) % kLine == 0;
 }
 

@@ -90,28 +90,13 @@ STN_INLINE void add_line(const Problem& p, const T* line, const Window& w, T* ro
   }
 }
 
-// Makes it a whole row, with zeros beside the window.
-template <class T>
-STN_INLINE void put_line(const Problem& p, const T* line, const Window& w, T* row) {
-  const Columns in(p, w);
-  const int64_t count = in.count > 0 ? in.count : 0, first = count > 0 ? in.first : 0;
-  const auto zeros = [&](int64_t begin, int64_t end) STN_LAMBDA {  // mostly few
-    for (int64_t x = begin; x < end; x += Simd<T>::lanes) store_some(row + x, Vec<T>{}, end - x);
-  };
-  zeros(0, first);
-  for (int64_t k = 0; k < count; k += Simd<T>::lanes) {
-    store_some(row + first + k, load_some<Vec<T>>(line + in.skip + k, count - k), count - k);
-  }
-  zeros(first + count, p.in[0]);
-}
-
 // ---- planes ----
 
 // Output pixels that wait to be added. Many at a time: a vector that has just been written is slow to be read
 // in parts.
 template <int channels, class T>
 struct Queue {
-  static constexpr int capacity = 256;
+  static constexpr int capacity = kQueued;
   int count = 0;
   alignas(64) int32_t cell[capacity];
   alignas(64) T weight[4 * capacity];  // as store_quads leaves them
@@ -153,20 +138,36 @@ struct Cells {
 
   // Adds channel c of the window to the image's; line: to work with.
   __attribute__((noinline)) void collect(const Accumulator<T>& to, int64_t c, T* line) const {
-    const int64_t row = 4 * w.pitch;
+    const Problem& p = *to.problem;
+    const int64_t row = 4 * w.pitch, width = p.in[0];
+    const Columns in(p, w);
+    const bool zeros = p.padding == Padding::zeros;
+    // What is added to: all of the window, or only what lies within the image.
+    const int64_t skip = zeros ? in.skip : 0, count = zeros ? (in.count > 0 ? in.count : 0) : w.columns;
     T* here = first + c * plane(w);
     for (int64_t y = to.begin; to.fresh && y < to.end; ++y) {
-      if (y < w.top || y >= w.top + w.rows) to.put_zeros(to.row(y) + c * to.channel, to.problem->in[0]);
+      if (y < w.top || y >= w.top + w.rows) to.put_zeros(to.row(y) + c * to.channel, width);
     }
     for (int64_t y = 0; y < w.rows; ++y, here += row) {
-      T* out = to.row(w.top + y);
-      if (out) {
-        collect_row<T>(here, here - row, line, w.columns);
-        to.fresh ? put_line(*to.problem, line, w, out + c * to.channel)
-                 : add_line(*to.problem, line, w, out + c * to.channel);
+      T *out = to.row(w.top + y), *next = to.fresh ? nullptr : to.row(w.top + y + kRowsAhead);
+      if (next) expect(next + c * to.channel + in.first, in.count * int64_t{sizeof(T)});
+      if (out && to.fresh) {  // which only an image with zeros outside is
+        T* image = out + c * to.channel;
+        const int64_t begin = count > 0 ? in.first : 0;
+        put_zeros(image, begin);
+        collect_row<T>(here + 4 * skip, here - row + 4 * skip, image + begin, count);
+        put_zeros(image + begin + count, width - begin - count);
+      } else if (out) {
+        collect_row<T>(here + 4 * skip, here - row + 4 * skip, line + skip, count);
+        add_line(p, line, w, out + c * to.channel);
       }
       if (y > 0) store_zeros(here - row, row);  // while it is in the cache
     }
+  }
+
+ private:
+  static STN_INLINE void put_zeros(T* at, int64_t count) {  // mostly few
+    for (int64_t x = 0; x < count; x += Simd<T>::lanes) store_some(at + x, Vec<T>{}, count - x);
   }
 };
 
@@ -201,6 +202,7 @@ STN_INLINE void spread_planes(const TileView<T>& grad, const OutTile& t, const O
   const bool direct = grad.as.direct && grad.pixel == 1;
   Queue<channels, T> queue;
   for (int64_t r = rows.begin; r < rows.end; ++r) {
+    grad.expect(channels, r + kRowsAhead, t.columns);
     if (!direct) load_lines(grad, channels, r, t.columns, s->grads[0]);
     for (int64_t k = 0; k < t.columns; k += lanes) {
       const int64_t at = r * t.columns + k, count = t.columns - k;

@@ -98,14 +98,12 @@ STN_INLINE void load_lines(const TileView<T>& from, int64_t channels, int64_t r,
 // side in memory, and end_row(r).
 template <bool edges, class T, class Put, class End>
 STN_INLINE void plane_slopes(const TileView<T>& grad, const OutTile& t, int64_t channels,
-                             const PlaneWindows<T>& windows, const Located<T>& l, SlopeSums<T>* s,
+                             const PlaneWindows<T, kFew>& windows, const Located<T>& l, SlopeSums<T>* s,
                              const Put& put, const End& end_row) {
   constexpr int64_t lanes = Simd<T>::lanes;
   const bool direct = grad.as.direct && grad.pixel == 1;
   for (int64_t r = 0; r < t.rows; ++r) {
-    // Rows too short for the processor to foresee the next ones.
-    const char* next = grad.at(0, r + 8, 0);
-    for (int64_t x = 0; x < t.columns * grad.pixel * grad.as.size; x += 64) __builtin_prefetch(next + x);
+    grad.expect(channels, r + kRowsAhead, t.columns);
     if (!direct) load_lines(grad, channels, r, t.columns, s->grads[0]);
     for (int64_t c = 0; c < channels; ++c) {
       const T* from = direct ? grad.direct(c, r, 0) : s->grads[c];
@@ -176,7 +174,7 @@ STN_INLINE void group_slopes(const TileView<T>& grad, const OutTile& t, int64_t 
 
 template <bool edges, class T>
 __attribute__((noinline)) void sum_planes(const TileView<T>& grad, const OutTile& t, int64_t channels,
-                                          const PlaneWindows<T>& windows, const Located<T>& l,
+                                          const PlaneWindows<T, kFew>& windows, const Located<T>& l,
                                           SlopeSums<T>* s, LinearSums<T>* sums) {
   LinearSums<T> own = *sums;
   plane_slopes<edges>(
@@ -202,8 +200,8 @@ __attribute__((noinline)) void sum_group(const TileView<T>& grad, const OutTile&
 
 template <bool edges, class T>
 __attribute__((noinline)) void keep_planes(const TileView<T>& grad, const OutTile& t, int64_t channels,
-                                           const PlaneWindows<T>& windows, const Located<T>& l, bool add,
-                                           SlopeSums<T>* s) {
+                                           const PlaneWindows<T, kFew>& windows, const Located<T>& l,
+                                           bool add, SlopeSums<T>* s) {
   plane_slopes<edges>(
       grad, t, channels, windows, l, s,
       [&](const Slopes<T>& by, int64_t, int64_t at, int64_t count, int64_t c) STN_LAMBDA {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "by_rows.h"
+#include "words.h"
 
 namespace stn::cpu {
 namespace STN_LEVEL {
@@ -35,17 +36,10 @@ struct KeepNearest {
     height = Vec<T>{} + static_cast<T>(p.in[1]);
   }
 
-  static STN_INLINE Vec<T> rounded(Vec<T> whole, Vec<T> frac) {
-    const Vec<T> zero{}, half = zero + T(0.5);
-    const auto odd = whole - 2 * Floor<Vec<T>>::of(whole * half) != zero;
-    const auto up = (frac > half) | ((frac == half) & odd);
-    return whole + (up ? zero + 1 : zero);
-  }
-
   STN_INLINE void operator()(int64_t at, Vec<T> x, Vec<T> fx, Vec<T> y, Vec<T> fy) const {
     typedef int64_t Wide __attribute__((vector_size(Simd<T>::lanes * sizeof(int64_t))));
-    const Vec<T> column = source_index<padding>(rounded(x + left, fx), width, p.align_corners),
-                 row = source_index<padding>(rounded(y + top, fy), height, p.align_corners);
+    const Vec<T> column = source_index<padding>(rounded<T>(x + left, fx), width, p.align_corners),
+                 row = source_index<padding>(rounded<T>(y + top, fy), height, p.align_corners);
     const auto none = (column < 0) | (row < static_cast<T>(plane.begin)) | (row >= static_cast<T>(plane.end));
     const Wide c = __builtin_convertvector(to_index<T>(column), Wide),
                r = __builtin_convertvector(to_index<T>(row), Wide);
@@ -129,10 +123,31 @@ STN_INLINE void move_pixels(const E* from, const int64_t* offset, int64_t count,
   }
 }
 
+// A tile's offsets into an image or its window.
+struct Offsets {
+  const int64_t* at;
+  bool inside;  // whether all pixels have one
+
+  STN_INLINE Offsets(const int64_t* offset, int64_t count) : at(offset) {
+    int64_t all = 0;
+    for (int64_t k = 0; k < count; ++k) all |= offset[k];
+    inside = all >= 0;
+  }
+};
+
+template <class E>
+STN_INLINE void copy_window(const E* from, int64_t row, const Window& w, E* to) {
+  const size_t bytes = sizeof(E) * static_cast<size_t>(w.columns);
+  for (int64_t y = w.top; y < w.top + w.rows; ++y, to += w.pitch) {
+    expect(from + (y + kRowsAhead) * row + w.left, static_cast<int64_t>(bytes));
+    __builtin_memcpy(to, from + y * row + w.left, bytes);
+  }
+}
+
 // outside: (channels,) of the unit. window: null, or of the image, and memory for it.
 template <class E>
 STN_INLINE void move_tile(const Problem& p, const Unit& u, int64_t map, const OutTile& t,
-                          const int64_t* offset, const E* outside, E nan, const Window* window, E* memory) {
+                          const Offsets& offsets, const E* outside, E nan, const Window* window, E* memory) {
   const int64_t channels = u.channel_end - u.channel_begin, pixel = p.output.axis[0];
   const bool interleaved = p.input.channel == 1 && p.output.channel == 1 && channels == 3;
   const E* image = reinterpret_cast<const E*>(p.input.data) + p.image_of(map) * p.input.batch +
@@ -140,18 +155,16 @@ STN_INLINE void move_tile(const Problem& p, const Unit& u, int64_t map, const Ou
   for (int64_t c = 0; c < (interleaved ? 1 : channels); ++c) {
     const E* from = image + c * p.input.channel;
     if (window) {
-      for (int64_t y = 0; y < window->rows; ++y) {
-        __builtin_memcpy(memory + y * window->pitch,
-                         from + (window->top + y) * p.input.axis[1] + window->left,
-                         sizeof(E) * static_cast<size_t>(window->columns));
-      }
+      copy_window(from, p.input.axis[1], *window, memory);
       from = memory - window->top * window->pitch - window->left;
     }
     for (int64_t r = 0; r < t.rows; ++r) {
       E* to = reinterpret_cast<E*>(address(p.output, sizeof(E), p, map, u.channel_begin + c, row_of(t, r)));
-      const int64_t* at = offset + r * t.columns;
+      const int64_t* at = offsets.at + r * t.columns;
       if (interleaved) {
         move_pixels<E, 3>(from, at, t.columns, outside, nan, pixel, to);
+      } else if (offsets.inside && pixel == 1) {
+        for (int64_t k = 0; k < t.columns; ++k) to[k] = from[at[k]];
       } else {
         move_pixels<E, 1>(from, at, t.columns, outside + c, nan, pixel, to);
       }

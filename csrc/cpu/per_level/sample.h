@@ -67,6 +67,12 @@ struct TileView {
     return data + (c * channel + r * row + k * pixel) * as.size;
   }
   STN_INLINE T* direct(int64_t c, int64_t r, int64_t k) const { return reinterpret_cast<T*>(at(c, r, k)); }
+  // Asks for a row of the tile, of `channels` channels.
+  STN_INLINE void expect(int64_t channels, int64_t r, int64_t columns) const {
+    for (int64_t c = 0; c < (channel == 1 ? 1 : channels); ++c) {
+      STN_LEVEL::expect(at(c, r, 0), columns * pixel * as.size);
+    }
+  }
 };
 
 // How the channels of a tile are worked on: `grouped` of them in vectors of channels, the others in planes,
@@ -115,7 +121,7 @@ struct Results {
 // `channels` planes that lie side by side in memory, from a window each.
 template <class T>
 __attribute__((noinline)) void sample_planes(const TileView<T>& to, const OutTile& t, int64_t channels,
-                                             bool past_caches, const PlaneWindows<T>& windows,
+                                             bool past_caches, const PlaneWindows<T, kFew>& windows,
                                              const Located<T>& l, Results<T>* results) {
   const bool direct = to.as.direct && channels == 1 && to.pixel == 1;
   for_runs(to, t, [&](int64_t first, int64_t count, int64_t r) STN_LAMBDA {

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "../../sampling/maps.h"
+#include "../tuning.h"
 
 namespace stn::cpu {
 namespace STN_LEVEL {
@@ -19,6 +20,12 @@ struct Simd<float> {
   typedef float V __attribute__((vector_size(STN_VECTOR_BYTES)));
   typedef int32_t Index __attribute__((vector_size(STN_VECTOR_BYTES)));  // one a lane
   typedef int32_t Mask __attribute__((vector_size(STN_VECTOR_BYTES)));
+};
+
+template <>
+struct Simd<int32_t> {
+  static constexpr int lanes = STN_VECTOR_BYTES / 4;
+  typedef int32_t V __attribute__((vector_size(STN_VECTOR_BYTES)));
 };
 
 template <>
@@ -57,6 +64,12 @@ STN_INLINE void end_streams() {
 #if defined(__x86_64__)
   __builtin_ia32_sfence();
 #endif
+}
+
+// Asks for memory before it is needed: the rows of windows and tiles are too short for the processor to
+// foresee the next ones.
+STN_INLINE void expect(const void* from, int64_t bytes) {
+  for (int64_t k = 0; k < bytes; k += 64) __builtin_prefetch(static_cast<const char*>(from) + k);
 }
 
 // Loaded once, however often it is used: the compiler would rather read memory twice.
@@ -263,6 +276,26 @@ STN_INLINE void collect_row(const T* here, const T* above, T* out, int64_t width
 #include "simd_avx2.h"
 #elif defined(STN_LEVEL_AVX512)
 #include "simd_avx512.h"
+#endif
+
+#if defined(STN_LEVEL_AVX2) || defined(STN_LEVEL_AVX512)
+namespace stn::cpu {
+namespace STN_LEVEL {
+
+// Words are moved as floats are.
+template <>
+STN_INLINE Taps<int32_t> load_quads<int32_t>(const int32_t* pairs, const int32_t* tap) {
+  const Taps<float> t = load_quads(reinterpret_cast<const float*>(pairs), tap);
+  return {(Vec<int32_t>)t.v00, (Vec<int32_t>)t.v01, (Vec<int32_t>)t.v10, (Vec<int32_t>)t.v11};
+}
+
+template <>
+STN_INLINE void store_alternating<int32_t>(int32_t* out, Vec<int32_t> a, Vec<int32_t> b) {
+  store_alternating<float>(reinterpret_cast<float*>(out), (Vec<float>)a, (Vec<float>)b);
+}
+
+}  // namespace STN_LEVEL
+}  // namespace stn::cpu
 #endif
 
 namespace stn {

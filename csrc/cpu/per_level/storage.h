@@ -281,6 +281,13 @@ void gather_row(const void* memory, const int64_t* offset, int64_t count, T outs
   typedef typename Element<T, S>::Bits Bits;
   constexpr int lanes = Simd<T>::lanes;
   const Bits* from = static_cast<const Bits*>(memory);
+  if constexpr (sizeof(Bits) == sizeof(T)) {  // nothing to convert
+    for (int64_t k = 0; k < count; ++k) {
+      const T value = from[offset[k] < 0 ? 0 : offset[k]];
+      to[k] = offset[k] < 0 ? outside : value;
+    }
+    return;
+  }
   for (int64_t k = 0; k < count; k += lanes) {
     alignas(64) Bits part[lanes] = {};
     const int64_t n = count - k < lanes ? count - k : lanes;

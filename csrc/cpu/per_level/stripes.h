@@ -7,24 +7,53 @@
 namespace stn::cpu {
 namespace STN_LEVEL {
 
-// Source rows that a tile's pixels touch; empty where they touch none.
+// Source rows, or slices, under coordinates whose whole numbers are `whole`, and the next ones.
+STN_INLINE Range source_rows(const Problem& p, const Range& whole) {
+  const int64_t last = p.in[p.dims - 1] - 1;
+  int64_t low = whole.low, high = whole.high + 1;
+  if (p.padding == Padding::reflection && (low < 0 || high > last)) return {0, last};
+  if (p.padding == Padding::border) {
+    low = low < 0 ? 0 : low < last ? low : last;
+    high = high < 0 ? 0 : high < last ? high : last;
+  }
+  return {low < 0 ? 0 : low, high < last ? high : last};
+}
+
+// The slices that a tile of a volume touches.
+STN_INLINE Range slices_of(const Problem& p, int64_t map, const OutTile& t) {
+  const MapLines m = map_lines(p, map);
+  const int64_t height = p.out[1], first = t.top / height, last = (t.top + t.rows - 1) / height;
+  const int64_t y = first == last ? t.top % height : 0, below = first == last ? y + t.rows : height;
+  double low = m.value.one[2], high = low;
+  const auto add = [&](double slope, int64_t begin, int64_t end, int axis) STN_LAMBDA {
+    const double a = slope * (static_cast<double>(begin) - m.value.center[axis]),
+                 b = slope * (static_cast<double>(end - 1) - m.value.center[axis]);
+    low += a < b ? a : b;
+    high += a < b ? b : a;
+  };
+  add(m.value.x[2], t.left, t.left + t.columns, 0);
+  add(m.value.y[2], y, below, 1);
+  add(m.value.z[2], first, last + 1, 2);
+  low = low * m.scale[2] + m.center[2];
+  high = high * m.scale[2] + m.center[2];
+  const bool tame = low >= -kExactCoordinate && high <= kExactCoordinate;  // and both numbers
+  return tame ? source_rows(p, whole_range(low, high, p.in[2], p.padding)) : Range{0, p.in[2] - 1};
+}
+
+// Source rows, or slices, that a tile's pixels touch; empty where they touch none.
 template <class T>
 void ranges(const Problem& p, int64_t map, void*, T* values, Range* ranges) {
   const Tiles tiles(p, tile_pixels<T>(p));
-  const int64_t last = p.in[p.dims - 1] - 1;
   for (int64_t k = 0; k < tiles.count(); ++k) {
+    ranges[k] = Range{0, p.in[p.dims - 1] - 1};
+    if (p.tangent) continue;
+    if (p.dims == 3) {
+      ranges[k] = slices_of(p, map, tiles.at(k));
+      continue;
+    }
     TileRadial<T> radial(p, tiles.at(k), values);
-    ranges[k] = Range{0, last};
-    if (p.dims != 2 || p.tangent) continue;
     with_map<T>(p, map, radial.tile(), &radial, [&](auto& m) STN_LAMBDA {
-      if (!m.tame()) return;
-      int64_t low = m.range(1).low, high = m.range(1).high + 1;
-      if (p.padding == Padding::reflection && (low < 0 || high > last)) return;
-      if (p.padding == Padding::border) {
-        low = low < 0 ? 0 : low < last ? low : last;
-        high = high < 0 ? 0 : high < last ? high : last;
-      }
-      ranges[k] = Range{low < 0 ? 0 : low, high < last ? high : last};
+      if (m.tame()) ranges[k] = source_rows(p, m.range(1));
     });
   }
 }

@@ -15,7 +15,8 @@ struct Workspace {
                            groups = (kGroupWindow + lanes) * lanes;
   alignas(64) T cells[planes > groups ? planes : groups];  // zeros, whenever no tile is being worked on
   Located<T> at;
-  PlaneWindows<T> windows;
+  PlaneWindows<T, kFew> windows;
+  PlaneWindows<int32_t, 1> words;
   GroupWindow<T> group;
   Results<T> results;
   SlopeSums<T> slopes;
@@ -23,6 +24,7 @@ struct Workspace {
   alignas(64) T line[kLine];
   const char* held;  // the image whose whole window `group` holds, within a task
   bool spread;       // whether `cells` hold gradients of a whole window
+  bool in_words;     // whether channels are sampled from windows of words, but for vectors of channels
 };
 
 // ---- how a tile is worked on ----
@@ -138,23 +140,60 @@ __attribute__((noinline)) void sample_tile(const Problem& p, const Rows<T>& as, 
     return;
   }
   const TileView<T> to(as, p.output, map, u.channel_begin, t);
+  const int64_t in_words = s->in_words ? channels - plan.division.grouped : 0;
   for_channels(
-      source, plan, channels, s,
+      source, plan, channels - in_words, s,
       [&](int64_t c, int64_t count, const Group<T>& group)
           STN_LAMBDA { sample_groups(to.from(c), t, count, p.past_caches, group, s->at); },
       [&](int64_t c, int64_t few)
           STN_LAMBDA { sample_planes(to.from(c), t, few, p.past_caches, s->windows, s->at, &s->results); });
+  if constexpr (sizeof(T) == sizeof(int32_t)) {
+    for (int64_t c = channels - in_words; c < channels; c += kFew) {
+      const int64_t few = channels - c < kFew ? channels - c : kFew;
+      s->words.copy_rows(WordSource(source.from(c), few), 1, plan.window);
+      sample_words(to.from(c), t, few, s->words.values[0], s->at);
+    }
+  }
 }
 
-// ---- nearest: of elements of E ----
+// ---- nearest ----
+
+// Two to four channels of bytes at once; whether the tile has a window.
+STN_INLINE bool sample_bytes(const Problem& p, const Unit& u, int64_t map, TileRadial<float>* radial,
+                             Workspace<float>* s) {
+  const OutTile& t = radial->tile();
+  const Rows<float> as = rows_of(Storage::u8, static_cast<float*>(nullptr));
+  Window w;
+  const bool found = with_map<float>(p, map, t, radial, [&](auto& m) STN_LAMBDA {
+    if (!m.tame()) return false;
+    w = window_of(m.range(0), m.range(1));
+    if (!fits(t, w)) return false;
+    m.locate(w.left, w.top, KeepNearestPlaces{w, s->at.tap});
+    store(s->at.tap + t.rows * t.columns, IndexVec<float>{});
+    return true;
+  });
+  const Source<float> source(p, as, p.image_of(map), u.channel_begin);
+  const TileView<float> to(as, p.output, map, u.channel_begin, t);
+  const int64_t channels = u.channel_end - u.channel_begin;
+  for (int64_t c = 0; found && c < channels; c += kFew) {
+    const int64_t few = channels - c < kFew ? channels - c : kFew;
+    move_words(WordSource(source.from(c), few), to.from(c), t, w, s->at.tap, s->words.values[0]);
+  }
+  return found;
+}
+
+// Of elements of E.
 
 template <class E, class T>
 __attribute__((noinline)) void sample_nearest(const Problem& p, const Unit& u, int64_t map,
                                               TileRadial<T>* radial, Workspace<T>* s) {
+  if constexpr (sizeof(E) == 1 && sizeof(T) == sizeof(float)) {
+    if (p.dims == 2 && s->in_words && sample_bytes(p, u, map, radial, s)) return;
+  }
+  const OutTile& t = radial->tile();
   const Plane plane(0, p.in[p.dims - 1], p.input.axis);
   // Of a large image a tile's rows lie in many pages: read one after the other they come sooner.
-  constexpr int64_t large = 256 << 10;  // bytes
-  const bool copies = p.input.axis[0] == 1 && p.in[0] * p.in[1] * int64_t{sizeof(E)} > large;
+  const bool copies = p.input.axis[0] == 1 && p.in[0] * p.in[1] * int64_t{sizeof(E)} > kLargePlane;
   Window window;
   const bool copied = find_nearest(p, plane, map, radial, s->offset, copies ? &window : nullptr);
   E nan;
@@ -168,8 +207,8 @@ __attribute__((noinline)) void sample_nearest(const Problem& p, const Unit& u, i
       const int64_t bits = p.fill_bits ? p.fill_bits[c] : 0;
       __builtin_memcpy(outside + (c - part.channel_begin), &bits, sizeof(E));
     }
-    move_tile<E>(p, part, map, radial->tile(), s->offset, outside, nan, copied ? &window : nullptr,
-                 reinterpret_cast<E*>(s->windows.values[0]));
+    move_tile<E>(p, part, map, t, Offsets(s->offset, t.rows * t.columns), outside, nan,
+                 copied ? &window : nullptr, reinterpret_cast<E*>(s->windows.values[0]));
   }
 }
 
@@ -208,6 +247,7 @@ void sample(const Problem& p, const Unit& u, void* workspace, T* values) {
   const Rows<T> as = rows_of(p.storage, static_cast<T*>(nullptr));
   auto* s = static_cast<Workspace<T>*>(workspace);
   s->held = nullptr;
+  s->in_words = are_bytes(p);
   for_tiles(p, u, values,
             [&](TileRadial<T>* radial, int64_t map) STN_LAMBDA { sample_any(p, as, u, map, radial, s); });
   if (p.past_caches) end_streams();

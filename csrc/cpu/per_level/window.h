@@ -17,9 +17,6 @@ struct Window {
   int64_t pitch;  // places from a row to the next
 };
 
-constexpr int64_t kWindow = 8192, kGroupWindow = 4096;  // places in a window, at most
-constexpr int64_t kWindowColumns = 1024, kGroupColumns = 256;
-
 // Far more than a coordinate's error, so that what lies beyond it needs no test of its own.
 constexpr double kMargin = 1.0 / 64;
 
@@ -47,7 +44,8 @@ STN_INLINE Window window_of(const Range& x, const Range& y) {
 // Whether a tile's window has room, and is worth to be copied.
 STN_INLINE bool fits(const OutTile& t, const Window& w) {
   const int64_t places = w.rows * w.pitch;
-  return places <= kWindow && w.columns <= kWindowColumns && places <= 8 * t.rows * t.columns + 1024;
+  return places <= kWindow && w.columns <= kWindowColumns &&
+         places <= kPlacesPerPixel * t.rows * t.columns + kPlacesBesides;
 }
 
 STN_INLINE bool fits_groups(const Window& w) {
@@ -83,6 +81,15 @@ struct Source {
     return data + (c * stride + y * row + x * pixel) * as.size;
   }
   STN_INLINE T outside(int64_t c) const { return static_cast<T>(p.fill_of(channel + c)); }
+  // `count` pixels of `channels` channels that lie side by side, from channel c on.
+  STN_INLINE void load(int64_t c, int64_t channels, int64_t y, int64_t x, int64_t count, T* to,
+                       int64_t stride_to) const {
+    as.load(at(c, y, x), channels, pixel, count, to, stride_to);
+  }
+  // Asks for `count` pixels of a row, unless the processor foresees them: they are most of it.
+  STN_INLINE void expect(int64_t y, int64_t x, int64_t count) const {
+    if (2 * count * pixel < row) STN_LEVEL::expect(at(0, y, x), count * pixel * as.size);
+  }
   STN_INLINE int64_t source_row(int64_t y) const {
     return source_index(y, p.in[1], p.padding, p.align_corners);
   }
@@ -106,9 +113,9 @@ STN_INLINE void fill_line(T* to, int64_t begin, int64_t end, T value) {
 }
 
 // Places [begin, end) of row `from` of the mirrored image, of one channel: pieces of the row, to and fro.
-template <class T>
-__attribute__((noinline)) void mirror_line(const Source<T>& s, int64_t c, int64_t from, int64_t begin,
-                                           int64_t end, T* to) {
+template <class S, class T>
+__attribute__((noinline)) void mirror_line(const S& s, int64_t c, int64_t from, int64_t begin, int64_t end,
+                                           T* to) {
   const int64_t length = s.p.in[0], last = length - 1,
                 span = mirror_span(static_cast<double>(length), s.p.align_corners), period = 2 * span;
   while (begin < end) {
@@ -119,7 +126,7 @@ __attribute__((noinline)) void mirror_line(const Source<T>& s, int64_t c, int64_
     const bool forth = phase <= last;
     const int64_t first = forth ? phase : span + last - phase, most = forth ? length - first : first + 1,
                   count = end - begin < most ? end - begin : most;
-    s.as.load(s.at(c, from, forth ? first : first - count + 1), 1, s.pixel, count, to, 0);
+    s.load(c, 1, from, forth ? first : first - count + 1, count, to, 0);
     for (int64_t k = 0; !forth && k < count - 1 - k; ++k) {
       const T other = to[k];
       to[k] = to[count - 1 - k];
@@ -143,8 +150,8 @@ struct Columns {
 };
 
 // Row y of a window, of `channels` channels that lie side by side in memory: channel c to line + c * stride.
-template <class T>
-STN_INLINE void complete_row(const Source<T>& s, int64_t channels, int64_t y, const Window& w, T* line,
+template <class S, class T>
+STN_INLINE void complete_row(const S& s, int64_t channels, int64_t y, const Window& w, T* line,
                              int64_t stride) {
   const int64_t from = s.source_row(y);
   const Columns in(s.p, w);
@@ -160,7 +167,7 @@ STN_INLINE void complete_row(const Source<T>& s, int64_t channels, int64_t y, co
     }
   }
   if (from < 0 || in.count <= 0 || (s.p.padding == Padding::reflection && in.count < w.columns)) return;
-  s.as.load(s.at(0, from, in.first), channels, s.pixel, in.count, line + in.skip, stride);
+  s.load(0, channels, from, in.first, in.count, line + in.skip, stride);
   const int64_t behind = in.skip + in.count;
   for (int64_t c = 0; c < channels; ++c) {
     T* to = line + c * stride;
@@ -192,17 +199,23 @@ STN_INLINE void interleave(const T* upper, const T* lower, int64_t count, T* to)
 // Windows of planes: in each place a pixel and the one below it. A row's last vectors reach into the next
 // one, which is written after it.
 constexpr int64_t kPlanePlaces = kWindow + 64;
-template <class T>
+template <class T, int planes>
 struct PlaneWindows {
-  alignas(64) T values[kFew][2 * kPlanePlaces];
-  alignas(64) T lines[2][kFew * kLine];
+  alignas(64) T values[planes][2 * kPlanePlaces];
+  alignas(64) T lines[2][planes * kLine];
 
   // Of `channels` channels that lie side by side in memory.
-  __attribute__((noinline)) void copy(const Source<T>& s, int64_t channels, const Window& w) {
-    if (channels == 1 && is_direct(s, w)) return copy_direct(s, w);
+  STN_INLINE void copy(const Source<T>& s, int64_t channels, const Window& w) {
+    channels == 1 && is_direct(s, w) ? copy_direct(s, w) : copy_rows(s, channels, w);
+  }
+
+  template <class S>
+  __attribute__((noinline)) void copy_rows(const S& s, int64_t channels, const Window& w) {
+    const Columns in(s.p, w);
     complete_row(s, channels, w.top, w, lines[0], kLine);
     for (int64_t y = 0; y + 1 < w.rows; ++y) {
       const T *upper = lines[y & 1], *lower = lines[(y + 1) & 1];
+      s.expect(w.top + y + kRowsAhead, in.first, in.count);
       complete_row(s, channels, w.top + y + 1, w, lines[(y + 1) & 1], kLine);
       for (int64_t c = 0; c < channels; ++c) {
         interleave(upper + c * kLine, lower + c * kLine, w.columns, values[c] + 2 * y * w.pitch);
@@ -212,7 +225,7 @@ struct PlaneWindows {
 
  private:
   // Beside the image there are two places at most: next to it nothing changes any more (whole_range).
-  STN_INLINE void copy_direct(const Source<T>& s, const Window& w) {
+  __attribute__((noinline)) void copy_direct(const Source<T>& s, const Window& w) {
     typedef typename Quad<T>::V Places;
     const Columns in(s.p, w);
     const bool zeros = s.p.padding == Padding::zeros;
@@ -229,6 +242,7 @@ struct PlaneWindows {
     const T* upper = row(0);
     for (int64_t y = 0; y + 1 < w.rows; ++y) {
       const T* lower = row(y + 1);
+      s.expect(w.top + y + kRowsAhead, in.first, in.count);
       T* to = values[0] + 2 * y * w.pitch;
       if (in.skip > 0) store(to, beside(upper[0], lower[0]));
       interleave(upper, lower, in.count, to + 2 * in.skip);
