@@ -303,6 +303,7 @@ template <bool tangent, MapKind kind, int dims, class T>
 __device__ bool locate(const Problem& p, const Part& part, const Tiles& tiles, Plan<kind, T>* plan,
                        Taps<dims, tangent, T> (&taps)[kTogether]) {
   using Taps = Taps<dims, tangent, T>;
+  __shared__ Spot<dims, T> slots[kMostThreads];
   plan_tile(p, tiles, p.grad, plan);
   const Pixels at(tiles);
   Bend<T> bend[kTogether] = {};
@@ -330,7 +331,8 @@ __device__ bool locate(const Problem& p, const Part& part, const Tiles& tiles, P
 #pragma unroll 1
   for (int k = 0; k < kTogether; ++k) {
     Taps found;
-    found.set(p, spot_of<false>(p, *plan, at.column, at.row + k * kWarpRows, chosen(bend, k)));
+    found.set(p,
+              spot_of(p, *plan, at.column, at.row + k * kWarpRows, chosen(bend, k), slots + thread_number()));
     if (!exists(k)) found.code = 0;
 #pragma unroll
     for (int other = 0; other < kTogether; ++other) {

@@ -22,7 +22,7 @@
 #define __grid_constant__
 #define __noinline__ __attribute__((noinline))
 // Of the block: there is one at a time. The build puts all such variables into one section, whose ends the
-// linker knows (test_cuda_kernels.py).
+// linker knows (host_kernels.py).
 #define __shared__ static
 extern "C" unsigned char __start_cuda_shared[], __stop_cuda_shared[];
 
