@@ -17,6 +17,7 @@ import accuracy
 import capabilities
 import double_backward
 import errors
+import install
 import matrix
 import paper
 import sampler
@@ -55,6 +56,7 @@ def contents(results: Path = RESULTS) -> dict[Path, dict[str, str]]:
     plot = "![Speeds over PyTorch's, bars for each case](benchmarks/results/sampler-cpu.png)"
     lost = slower(recorded("matrix-cpu")["matrix"])
     short = {
+        "install": install.sentence(recorded("install"), runs),
         "accuracy": accuracy.table(runs),
         "speed": f"{summary(recorded('sampler-cpu')['rows'])}\n\n{lost}\n\n{plot}",
         "peers": capabilities.table(distinct(recorded("capabilities")["rows"])),
