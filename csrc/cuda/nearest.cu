@@ -35,7 +35,7 @@ __device__ int64_t nearest_place(const Problem& p, const Spot<dims, T>& spot) {
 
 // E: what an element is moved as.
 template <class E, MapKind kind>
-__global__ void __launch_bounds__(kMostThreads, 4)
+__global__ void __launch_bounds__(kMostThreads, kResident<sizeof(E) == 8, true>)
     nearest(const __grid_constant__ Problem p, const __grid_constant__ Tiles tiles) {
   using T = typename NearestIn<E>::type;
   __shared__ Plan<kind, T> plan;
