@@ -6,6 +6,7 @@ Standard streams that are closed or full, a signal, a package that is missing: n
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -59,7 +60,8 @@ def _prepare_streams() -> None:
     sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
     sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
     sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
-    sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text
     sys.stdout = _Output(sys.stdout)
 
 

@@ -106,16 +106,18 @@ def _sample(
         raise NotImplementedError("stn_ext.onnx: derivatives along a tangent are not exported")
     dtype = input.dtype
     images = _shared(input, theta, index)
+    double = dtype.name == "DOUBLE" or dtype.name not in (*FLOATING, *RANGES)
     if dtype.name not in ("FLOAT", "DOUBLE"):
-        images = op.Cast(images, to=FLOAT if dtype.name in FLOATING or dtype.name in RANGES else DOUBLE)
+        images = op.Cast(images, to=DOUBLE if double else FLOAT)
     maps = op.CastLike(theta, images)
     corners = int(align_corners)
+    affine_grid = _double_affine_grid if double else _affine_grid
     if points is not None:
         grid = _spline_grid(maps, op.CastLike(points, images), size, corners)
     elif theta.shape[1] == theta.shape[2]:
-        grid = _projective_grid(maps, size, padding_mode, corners)
+        grid = _projective_grid(affine_grid, maps, size, padding_mode, corners)
     else:
-        grid = _affine_grid(maps, size, corners)
+        grid = affine_grid(maps, size, corners)
 
     def read(images: Any) -> Any:
         how = {"bilinear": "linear", "nearest": "nearest"}[mode]
@@ -139,16 +141,55 @@ def _shared(input: Any, theta: Any, index: Any) -> Any:
 
 
 def _affine_grid(theta: Any, size: Sequence[Any], corners: int) -> Any:
-    """(N, *size, dimensions)"""
+    """(N, *size, dimensions), of theta in float32."""
     lengths = [_vector(length) for length in size]
     one = _integers(1)  # the channels, of which the grid knows nothing
     return op.AffineGrid(theta, op.Concat(_count(theta), one, *lengths, axis=0), align_corners=corners)
 
 
-def _projective_grid(theta: Any, size: Sequence[Any], padding_mode: str, corners: int) -> Any:
-    places = _affine_grid(_part(theta, 0, 2), size, corners)
+def _double_affine_grid(theta: Any, size: Sequence[Any], corners: int) -> Any:
+    """(N, *size, dimensions), of theta in float64.
+
+    By arithmetic, as onnx's reference of AffineGrid, by which constants are folded, gives float32 always.
+    """
+    places = _places(theta, size, corners)
+    basis = op.Concat(places, _ones_beside(places), axis=1)
+    return _as_grid(op.MatMul(basis, op.Transpose(theta, perm=[0, 2, 1])), size)
+
+
+def _places(like: Any, size: Sequence[Any], corners: int) -> Any:
+    """(P, dimensions): x, y (and z) of P pixels, normalized."""
+    shape = op.Concat(*[_vector(length) for length in size], axis=0)
+    axes = []
+    for axis, length in enumerate(size):
+        count = op.Squeeze(_vector(length))
+        most = op.Sub(count, _integer(1))
+        steps = op.Sub(op.Mul(op.Range(_integer(0), count, _integer(1)), _integer(2)), most)
+        at = op.Div(
+            op.CastLike(steps, like), op.CastLike(op.Max(most if corners else count, _integer(1)), like)
+        )
+        along = _integers(*[-1 if other == axis else 1 for other in range(len(size))])
+        axes.append(op.Reshape(op.Expand(op.Reshape(at, along), shape), _integers(-1, 1)))
+    return op.Concat(*reversed(axes), axis=1)
+
+
+def _ones_beside(places: Any) -> Any:
+    """(P, 1)"""
+    return op.Add(op.Mul(_part(places, 0, 1), _like(places, 0.0)), _like(places, 1.0))
+
+
+def _as_grid(places: Any, size: Sequence[Any]) -> Any:
+    """(N, P, dimensions) as (N, *size, dimensions)"""
+    lengths = [_vector(length) for length in size]
+    return op.Reshape(places, op.Concat(_count(places), *lengths, _integers(len(size)), axis=0))
+
+
+def _projective_grid(
+    affine_grid: Callable[..., Any], theta: Any, size: Sequence[Any], padding_mode: str, corners: int
+) -> Any:
+    places = affine_grid(_part(theta, 0, 2), size, corners)
     third = _part(theta, 2, 3)
-    depths = _affine_grid(op.Concat(third, third, axis=1), size, corners)  # of x and of y: the same
+    depths = affine_grid(op.Concat(third, third, axis=1), size, corners)  # of x and of y: the same
     # Infinity has no place in a grid. Far outside means zeros; and the coordinate 1 is the last pixel, where
     # the other paddings take infinity to.
     infinity = 1e6 if padding_mode == "zeros" else 1.0
@@ -157,20 +198,14 @@ def _projective_grid(theta: Any, size: Sequence[Any], padding_mode: str, corners
 
 
 def _spline_grid(theta: Any, points: Any, size: Sequence[Any], corners: int) -> Any:
-    identity: Any = op.Constant(value_floats=[1.0, 0.0, 0.0, 0.0, 1.0, 0.0])
-    identity = op.Reshape(op.CastLike(identity, theta), _integers(1, 2, 3))
-    grid = _affine_grid(identity, size, corners)
-    at = op.Reshape(grid, _integers(-1, 1, 2))  # (P, 1, 2), of P pixels
+    places = _places(theta, size, corners)
+    at = op.Unsqueeze(places, _integers(1))  # (P, 1, 2)
     apart = op.Sub(at, points)
     squares = op.ReduceSum(op.Mul(apart, apart), _integers(2), keepdims=0)  # (P, K)
     zero, one = _like(squares, 0.0), _like(squares, 1.0)
     radial = op.Mul(squares, op.Log(op.Where(op.Greater(squares, zero), squares, one)))
-    at = op.Reshape(grid, _integers(-1, 2))
-    ones = op.Add(op.Mul(_part(at, 0, 1), zero), one)
-    basis = op.Concat(radial, at, ones, axis=1)  # (P, K + 3)
-    places = op.MatMul(basis, op.Transpose(theta, perm=[0, 2, 1]))  # (N, P, 2)
-    lengths = [_vector(length) for length in size]
-    return op.Reshape(places, op.Concat(_count(theta), *lengths, _integers(2), axis=0))
+    basis = op.Concat(radial, places, _ones_beside(places), axis=1)  # (P, K + 3)
+    return _as_grid(op.MatMul(basis, op.Transpose(theta, perm=[0, 2, 1])), size)
 
 
 def _filled(output: Any, ones: Any, fill: Any, dims: int) -> Any:
@@ -213,6 +248,10 @@ def _like(other: Any, value: float) -> Any:
 
 def _integers(*numbers: int) -> Any:
     return op.Constant(value_ints=list(numbers))
+
+
+def _integer(number: int) -> Any:
+    return op.Constant(value_int=number)
 
 
 def _vector(length: Any) -> Any:
