@@ -233,7 +233,7 @@ def test_co_localisation_from_training_to_the_page(tmp_path):
     assert Image.open(results / "images/00099-input.png").size == (84, 84)
     assert Image.open(results / "images/00099-output.png").size == (28, 28)
     page = (results / "index.html").read_text()
-    assert "Triplet loss" in page and "% overlap" in page
+    assert "Triplet loss" in page and 'const MEASURE = "overlap"' in page
     succeed("display_result.py", "--name_data", "mnist_coloc", "--dir_result", tmp_path / "results")
     assert list((tmp_path / "log/stn/mnist_coloc").glob("events.out.tfevents.*"))
 
