@@ -52,10 +52,11 @@ class TwoOperators(nn.Module):
         super().__init__()
         self.localization, self.transform = transformer.localization, transformer.transform
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, return_theta: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         theta = self.transform(self.localization(x))
         grid = F.affine_grid(theta, list(x.shape), align_corners=False)
-        return F.grid_sample(x, grid, align_corners=False)
+        warped = F.grid_sample(x, grid, align_corners=False)
+        return (warped, theta) if return_theta else warped
 
 
 class Clock:
@@ -90,9 +91,10 @@ class Clock:
     def border(self, part: str, backward: str) -> Callable:
         """A hook where one part ends in forward, and another when the gradient comes back."""
 
-        def hook(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+        def hook(module: nn.Module, inputs: tuple, output: Tensor | tuple[Tensor, Tensor]) -> None:
             self.mark(part)
-            output.register_hook(lambda grad: self.mark(backward))
+            images = output[0] if isinstance(output, tuple) else output  # and theta
+            images.register_hook(lambda grad: self.mark(backward))
 
         return hook
 

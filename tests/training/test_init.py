@@ -35,7 +35,7 @@ def test_the_network_is_the_checkpoints(tmp_path):
     )
     state = saved(tmp_path, data="mnist_rts")
     assert state["args"]["warp_size"] == [28, 28] and state["args"]["init"] == "mnist_rts"
-    assert "warp_size: 28 28" in (tmp_path / "log/stn/mnist_rts/arg.txt").read_text()
+    assert "warp_size: [28, 28]" in (tmp_path / "log/stn/mnist_rts/arg.txt").read_text()
     given = checkpoints.load(weights.find("mnist_rts"))["model"]
     # The averages too began there: of weights at random they would have nothing.
     name = "classifier.0.weight"
@@ -71,7 +71,7 @@ def test_other_classes_get_a_last_layer_of_their_own(tmp_path):
         (["--init", "none"], "none: expected a checkpoint's file, or one of mnist"),
         (["--init", "mnist", "--net", "small"], "is of another architecture: --net cnn, not small"),
         (["--init", "mnist", "--scope", "cls"], "is of another architecture: --transformer on, not off"),
-        (["--init", "mnist", "--train_continue", "on"], "--init starts afresh, --train_continue on goes on"),
+        (["--init", "mnist", "--train_continue", "on"], "--init starts afresh, --train_continue goes on"),
         (["--init", "mnist", "--name_data", "mnist_add"], "--init: the weights do not fit this network"),
         (["--weights", "mnist"], "--weights is for --mode test, predict, export only, not for train"),
     ],
