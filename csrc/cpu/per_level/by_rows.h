@@ -8,6 +8,15 @@
 namespace stn::cpu {
 namespace STN_LEVEL {
 
+// The values of all taps, in whole vectors.
+template <int taps, class T>
+STN_INLINE void gather_taps(const Rows<T>& as, const char* image, const int64_t (*offset)[kBlock], int count,
+                            T outside, T (*values)[kBlock]) {
+  for (int t = 0; t < taps; t += 2) {
+    as.gather(image, offset[t], offset[t + 1], count, outside, values[t], values[t + 1]);
+  }
+}
+
 // ---- sample ----
 
 template <int dims, bool tangent, class T>
@@ -19,8 +28,9 @@ __attribute__((noinline)) void sample_rows(const Problem& p, const Rows<T>& as, 
   TapBlock<T, dims, 1> b;
   Streams s;
   Positions l;
-  alignas(64) int64_t offset[TapBlock<T, dims, 1>::taps][kBlock];
-  alignas(64) T values[kBlock], sums[kBlock];
+  constexpr int taps = TapBlock<T, dims, 1>::taps;
+  alignas(64) int64_t offset[taps][kBlock];
+  alignas(64) T values[taps][kBlock], sums[kBlock];
   for (int64_t r = 0; r < t.rows; ++r) {
     const RowBlock at = row_of(t, r);
     b.count = at.count;
@@ -29,14 +39,15 @@ __attribute__((noinline)) void sample_rows(const Problem& p, const Rows<T>& as, 
     for (int tap = 0; tap < b.taps; ++tap) fill_offsets(b, tap, p.input.axis, offset[tap]);
     for (int64_t c = u.channel_begin; c < u.channel_end; ++c) {
       const char* image = p.input.data + (p.image_of(map) * p.input.batch + c * p.input.channel) * as.size;
-      for (int tap = 0; tap < b.taps; ++tap) {
-        as.gather(image, offset[tap], at.count, static_cast<T>(p.fill_of(c)), values);
-        for (int k = 0; k < at.count; k += Simd<T>::lanes) {
+      gather_taps<taps>(as, image, offset, at.count, static_cast<T>(p.fill_of(c)), values);
+      for (int k = 0; k < at.count; k += Simd<T>::lanes) {
+        Vec<T> sum{};
+        for (int tap = 0; tap < taps; ++tap) {
           // A tap of weight 0 takes no part: it may be infinite.
           const auto weight = load<Vec<T>>(b.weight[0][tap] + k);
-          const Vec<T> product = weight * keep_lanes(weight != 0, load<Vec<T>>(values + k));
-          store(sums + k, tap == 0 ? product : load<Vec<T>>(sums + k) + product);
+          sum += weight * keep_lanes(weight != 0, load<Vec<T>>(values[tap] + k));
         }
+        store(sums + k, sum);
       }
       as.store(sums, 0, 1, p.output.axis[0], at.count, address(p.output, as.size, p, map, c, at));
     }
@@ -51,7 +62,7 @@ STN_INLINE void tap_sums(const Problem& p, const Rows<T>& as, int64_t channel_be
                          int64_t map, const RowBlock& at, const TapBlock<T, dims, dims>& b,
                          T (*sums)[kBlock]) {
   alignas(64) int64_t offset[1 << dims][kBlock];
-  alignas(64) T grad[kBlock] = {}, values[kBlock] = {};
+  alignas(64) T grad[kBlock] = {}, values[1 << dims][kBlock];
   for (int t = 0; t < b.taps; ++t) {
     fill_offsets(b, t, p.input.axis, offset[t]);
     for (int k = 0; k < kBlock; ++k) sums[t][k] = 0;
@@ -59,12 +70,12 @@ STN_INLINE void tap_sums(const Problem& p, const Rows<T>& as, int64_t channel_be
   for (int64_t c = channel_begin; c < channel_end; ++c) {
     const char* image = p.input.data + (p.image_of(map) * p.input.batch + c * p.input.channel) * as.size;
     as.load(address(p.grad, as.size, p, map, c, at), 1, p.grad.axis[0], at.count, grad, 0);
+    gather_taps<1 << dims>(as, image, offset, at.count, static_cast<T>(p.fill_of(c)), values);
     for (int t = 0; t < b.taps; ++t) {
-      as.gather(image, offset[t], at.count, static_cast<T>(p.fill_of(c)), values);
       for (int k = 0; k < at.count; k += Simd<T>::lanes) {
         auto used = load<Vec<T>>(b.weight[0][t] + k) != 0;
         for (int set = 1; set < dims; ++set) used |= load<Vec<T>>(b.weight[set][t] + k) != 0;
-        const Vec<T> v = keep_lanes(used, load<Vec<T>>(values + k));
+        const Vec<T> v = keep_lanes(used, load<Vec<T>>(values[t] + k));
         store(sums[t] + k, load<Vec<T>>(sums[t] + k) + load<Vec<T>>(grad + k) * v);
       }
     }

@@ -86,9 +86,8 @@ __attribute__((noinline)) void place(const Problem& p, const MapLines& m, const 
         at[k] = x * scale + center;
       }
     }
+    if (!p.tangent) continue;
     for (int k = 0; k < count; ++k) {
-      along[k] = 0;
-      if (!p.tangent) continue;
       const double dx = p.perspective ? (du[k] - u[k] * inverse[k] * ddepth[k]) * inverse[k] : du[k];
       along[k] = finite_or_zero(dx * scale);
     }
@@ -120,19 +119,20 @@ STN_INLINE void split(Vec<double> x, int64_t length, bool align_corners, Vec<dou
   // Within the rounding of what gave it a coordinate is the whole number that it is next to: where an image
   // ends, the smallest weight would let in a fill of any size.
   const V near = Floor<V>::of(x + 0.5), beside = x - near, rounding = n * 0x1p-49;
-  x = (beside <= rounding) & (beside >= -rounding) ? near : x;
-  *whole = Floor<V>::of(x);
-  *frac = number ? x - *whole : nan;
+  *whole = beside < -rounding ? near - 1 : near;
+  const V rest = (beside <= rounding) & (beside >= -rounding) ? zero : x - *whole;
+  *frac = number ? rest : nan;
 }
 
-// A block's taps along one axis: their pixels, -1 where there is none, and AxisWeights; along: the tangent.
+// A block's taps along one axis: their pixels, -1 where there is none, and AxisWeights, of which d0 and d1
+// are for slopes and tangents; along: the tangent.
 template <class T>
 struct AxisBlock {
   alignas(64) int64_t pixel[2][kBlock];
   alignas(64) T w0[kBlock], w1[kBlock], d0[kBlock], d1[kBlock], along[kBlock];
 };
 
-template <Padding padding, class T>
+template <Padding padding, bool slopes, bool tangent, class T>
 __attribute__((noinline)) void fill_axis(const Problem& p, const Positions& l, int d, int count,
                                          AxisBlock<T>* a) {
   typedef Vec<double> V;
@@ -163,9 +163,11 @@ __attribute__((noinline)) void fill_axis(const Problem& p, const Positions& l, i
     store(a->pixel[1] + k, pixel(whole + one));
     store(a->w0 + k, __builtin_convertvector(w0, Half));
     store(a->w1 + k, __builtin_convertvector(w1, Half));
-    store(a->d0 + k, __builtin_convertvector(-slope, Half));
-    store(a->d1 + k, __builtin_convertvector(slope, Half));
-    store(a->along + k, __builtin_convertvector(load<V>(l.along[d] + k), Half));
+    if (slopes) {
+      store(a->d0 + k, __builtin_convertvector(-slope, Half));
+      store(a->d1 + k, __builtin_convertvector(slope, Half));
+    }
+    if (tangent) store(a->along + k, __builtin_convertvector(load<V>(l.along[d] + k), Half));
   }
 }
 
@@ -183,18 +185,22 @@ enum class Weights { value, slopes };  // one set, or one an axis
 template <Weights weights, bool tangent, int dims, class T, int sets>
 __attribute__((noinline)) void fill_taps(const Problem& p, const Positions& l, TapBlock<T, dims, sets>* b) {
   const int count = static_cast<int>(padded<T>(b->count));
-  for (int d = 0; d < dims; ++d) {
-    with_padding(p.padding,
-                 [&](auto padding) STN_LAMBDA { fill_axis<padding.value>(p, l, d, count, b->axis + d); });
-  }
+  constexpr bool slopes = tangent || weights == Weights::slopes;
+  with_padding(p.padding, [&](auto padding) STN_LAMBDA {
+    for (int d = 0; d < dims; ++d) fill_axis<padding.value, slopes, tangent>(p, l, d, count, b->axis + d);
+  });
   for (int k = 0; k < count; k += Simd<T>::lanes) {
-    AxisWeights<Vec<T>> a[dims];
-    Vec<T> along[dims];
+    AxisWeights<Vec<T>> a[dims] = {};
+    Vec<T> along[dims] = {};
     for (int d = 0; d < dims; ++d) {
       const AxisBlock<T>& from = b->axis[d];
-      a[d] = {load<Vec<T>>(from.w0 + k), load<Vec<T>>(from.w1 + k), load<Vec<T>>(from.d0 + k),
-              load<Vec<T>>(from.d1 + k)};
-      along[d] = load<Vec<T>>(from.along + k);
+      a[d].w0 = load<Vec<T>>(from.w0 + k);
+      a[d].w1 = load<Vec<T>>(from.w1 + k);
+      if (slopes) {
+        a[d].d0 = load<Vec<T>>(from.d0 + k);
+        a[d].d1 = load<Vec<T>>(from.d1 + k);
+      }
+      if (tangent) along[d] = load<Vec<T>>(from.along + k);
     }
     for (int t = 0; t < b->taps; ++t) {
       for (int set = 0; set < sets; ++set) {
@@ -206,10 +212,10 @@ __attribute__((noinline)) void fill_taps(const Problem& p, const Positions& l, T
   }
 }
 
-// Tap t's elements from the first pixel of a channel; -1 where there is none.
+// Tap t's elements from the first pixel of a channel; -1 where there is none. In whole vectors.
 template <int dims, int sets, class T>
 STN_INLINE void fill_offsets(const TapBlock<T, dims, sets>& b, int t, const int64_t* axis, int64_t* offset) {
-  for (int k = 0; k < b.count; ++k) {
+  for (int k = 0; k < padded<T>(b.count); ++k) {
     int64_t sum = 0, none = 0;
     for (int d = 0; d < dims; ++d) {
       const int64_t pixel = b.axis[d].pixel[t >> d & 1][k];

@@ -183,6 +183,15 @@ STN_INLINE Taps<T> load_quads(const T* pairs, const int32_t* tap) {
   return t;
 }
 
+// For each offset the value there and the one after it.
+template <class T>
+STN_INLINE void load_pairs(const T* from, const int64_t* offset, Vec<T>* first, Vec<T>* second) {
+  for (int k = 0; k < Simd<T>::lanes; ++k) {
+    (*first)[k] = from[offset[k]];
+    (*second)[k] = from[offset[k] + 1];
+  }
+}
+
 // out[quad_at(k) ...] = a[k], b[k], c[k], d[k] for each lane k.
 template <class T>
 STN_INLINE void store_quads(T* out, Vec<T> a, Vec<T> b, Vec<T> c, Vec<T> d) {
@@ -213,6 +222,21 @@ STN_INLINE T reduce_lanes(const V& v, const F& f) {
     __builtin_memcpy(&high, reinterpret_cast<const char*>(&v) + sizeof(Half), sizeof(Half));
     return reduce_lanes<T, lanes / 2>(f(low, high), f);
   }
+}
+
+// Whether each of so many second offsets is the one after the first, and no first one negative; whole
+// vectors.
+template <int count>
+STN_INLINE bool side_by_side(const int64_t* first, const int64_t* second) {
+  constexpr int lanes = STN_VECTOR_BYTES / 8;
+  typedef int64_t V __attribute__((vector_size(STN_VECTOR_BYTES)));
+  V apart{};
+  for (int k = 0; k < count; k += lanes) {
+    const V a = load<V>(first + k), b = load<V>(second + k);
+    apart |= (b - a - 1) | (a < 0);
+  }
+  return reduce_lanes<int64_t, lanes>(in_register(apart), [](auto a, auto b) STN_LAMBDA { return a | b; }) ==
+         0;
 }
 
 template <class T>

@@ -73,6 +73,17 @@ STN_INLINE Taps<float> load_quads<float>(const float* pairs, const int32_t* tap)
 }
 
 template <>
+STN_INLINE void load_pairs<float>(const float* from, const int64_t* offset, Vec<float>* first,
+                                  Vec<float>* second) {
+  // In the order in which halves are shuffled: pixels 0, 1, 4, 5 and 2, 3, 6, 7.
+  const auto pair = [&](int k) STN_LAMBDA { return load<int64_t>(from + offset[k]); };
+  const __m256 low = _mm256_castsi256_ps(_mm256_setr_epi64x(pair(0), pair(1), pair(4), pair(5))),
+               high = _mm256_castsi256_ps(_mm256_setr_epi64x(pair(2), pair(3), pair(6), pair(7)));
+  *first = _mm256_shuffle_ps(low, high, 0x88);
+  *second = _mm256_shuffle_ps(low, high, 0xDD);
+}
+
+template <>
 STN_INLINE Taps<double> load_quads<double>(const double* pairs, const int32_t* tap) {
   __m256d v[4];
   for (int k = 0; k < 4; ++k) v[k] = _mm256_loadu_pd(pairs + 2 * static_cast<int64_t>(tap[k]));

@@ -71,6 +71,19 @@ STN_INLINE Taps<float> load_quads<float>(const float* pairs, const int32_t* tap)
 }
 
 template <>
+STN_INLINE void load_pairs<float>(const float* from, const int64_t* offset, Vec<float>* first,
+                                  Vec<float>* second) {
+  const auto pair = [&](int k) STN_LAMBDA { return load<int64_t>(from + offset[k]); };
+  const __m512 low = _mm512_castsi512_ps(
+      _mm512_setr_epi64(pair(0), pair(1), pair(2), pair(3), pair(4), pair(5), pair(6), pair(7)));
+  const __m512 high = _mm512_castsi512_ps(
+      _mm512_setr_epi64(pair(8), pair(9), pair(10), pair(11), pair(12), pair(13), pair(14), pair(15)));
+  const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+  *first = _mm512_permutex2var_ps(low, even, high);
+  *second = _mm512_permutex2var_ps(low, _mm512_add_epi32(even, _mm512_set1_epi32(1)), high);
+}
+
+template <>
 STN_INLINE void store_quads<float>(float* out, Vec<float> a, Vec<float> b, Vec<float> c, Vec<float> d) {
   __m512 v[4] = {a, b, c, d};
   transpose_quads(v);

@@ -275,27 +275,40 @@ void store_row(const T* from, int64_t stride, int64_t channels, int64_t pixel, i
   }
 }
 
-// to[k] = from[offset[k]], or `outside` where the offset is negative.
+// A vector of elements of S, of which one with a negative offset is `outside`.
 template <class T, class S>
-void gather_row(const void* memory, const int64_t* offset, int64_t count, T outside, T* to) {
+STN_INLINE Vec<T> gather_vector(const typename Element<T, S>::Bits* from, const int64_t* offset, T outside) {
   typedef typename Element<T, S>::Bits Bits;
   constexpr int lanes = Simd<T>::lanes;
-  const Bits* from = static_cast<const Bits*>(memory);
-  if constexpr (sizeof(Bits) == sizeof(T)) {  // nothing to convert
-    for (int64_t k = 0; k < count; ++k) {
-      const T value = from[offset[k] < 0 ? 0 : offset[k]];
-      to[k] = offset[k] < 0 ? outside : value;
-    }
-    return;
-  }
+  typedef int64_t Offsets __attribute__((vector_size(lanes * sizeof(int64_t))));
+  alignas(64) Bits bits[lanes];
+  for (int i = 0; i < lanes; ++i) bits[i] = from[offset[i] < 0 ? 0 : offset[i]];
+  const Vec<T> v = Element<T, S>::load(load<typename Raw<T, Bits>::V>(bits));
+  Offsets sign;
+  __builtin_memcpy(&sign, offset, sizeof(sign));
+  sign >>= 63;
+  const auto none = __builtin_convertvector(sign, typename Simd<T>::Mask);
+  return none ? Vec<T>{} + outside : v;
+}
+
+// Two taps' values, in whole vectors; a negative offset is that of `outside`. Most pixels have both taps in
+// memory side by side.
+template <class T, class S>
+void gather_row(const void* memory, const int64_t* first, const int64_t* second, int64_t count, T outside,
+                T* to_first, T* to_second) {
+  const auto* from = static_cast<const typename Element<T, S>::Bits*>(memory);
+  constexpr int lanes = Simd<T>::lanes;
+  constexpr bool converts = sizeof(*from) != sizeof(T);
   for (int64_t k = 0; k < count; k += lanes) {
-    alignas(64) Bits part[lanes] = {};
-    const int64_t n = count - k < lanes ? count - k : lanes;
-    for (int64_t i = 0; i < n; ++i) part[i] = from[offset[k + i] < 0 ? 0 : offset[k + i]];
-    const Vec<T> v = Element<T, S>::load(load<typename Raw<T, Bits>::V>(part));
-    alignas(64) T values[lanes];
-    store(values, v);
-    for (int64_t i = 0; i < n; ++i) to[k + i] = offset[k + i] < 0 ? outside : values[i];
+    Vec<T> a, b;
+    if (!converts && side_by_side<lanes>(first + k, second + k)) {
+      load_pairs<T>(static_cast<const T*>(memory), first + k, &a, &b);
+    } else {
+      a = gather_vector<T, S>(from, first + k, outside);
+      b = gather_vector<T, S>(from, second + k, outside);
+    }
+    store(to_first + k, a);
+    store(to_second + k, b);
   }
 }
 
@@ -306,7 +319,8 @@ struct Rows {
   int64_t size;  // bytes of an element
   void (*load)(const void* from, int64_t channels, int64_t pixel, int64_t count, T* to, int64_t stride);
   void (*store)(const T* from, int64_t stride, int64_t channels, int64_t pixel, int64_t count, void* to);
-  void (*gather)(const void* from, const int64_t* offset, int64_t count, T outside, T* to);
+  void (*gather)(const void* from, const int64_t* first, const int64_t* second, int64_t count, T outside,
+                 T* to_first, T* to_second);
 };
 
 template <class T, class S>
