@@ -24,7 +24,7 @@ __device__ inline void clear_words(const Part& part, const Tiles& tiles, const W
 
 // The largest magnitude, among those that are finite, of what each image's sums are of.
 template <class S, MapKind kind, bool tangent>
-__global__ void __launch_bounds__(kMostThreads, tangent ? 2 : 4)
+__global__ void __launch_bounds__(kMostThreads, sizeof(S) == 8 || tangent ? 2 : 4)
     largest(const __grid_constant__ Problem p, const __grid_constant__ Tiles tiles,
             const __grid_constant__ Words words, Word* to) {
   using T = Computed<S>;

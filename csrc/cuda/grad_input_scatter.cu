@@ -71,7 +71,7 @@ __device__ void add_channel_inside(const S* grad, int64_t row, const Taps (&taps
 }
 
 template <class S, MapKind kind, bool tangent>
-__global__ void __launch_bounds__(kMostThreads, sizeof(S) < 8 && kind != MapKind::volume && !tangent ? 3 : 2)
+__global__ void __launch_bounds__(kMostThreads, sizeof(S) < 8 ? 2 : 1)
     scatter(const __grid_constant__ Problem p, const __grid_constant__ Tiles tiles,
             const __grid_constant__ Words words) {
   using T = Computed<S>;
