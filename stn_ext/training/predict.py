@@ -69,6 +69,8 @@ def listed(names: Sequence[str], process: Process) -> list[Path]:
     for name in names:
         if name == "-":
             files += [Path(line) for line in lines_of(sys.stdin.buffer)]
+        elif not name:  # which a path takes for this folder
+            raise UserError("expected a name of a picture or a folder, but got an empty one")
         elif Path(name).is_dir():
             listing = Listing(Path(name))
             files += imagefolder.pictures_below(Path(name), set(), listing)

@@ -35,13 +35,19 @@ _CONTEXT.set_forkserver_preload(
 
 
 def run_isolated(
-    script: str, *arguments: object, memory: int = MEMORY, timeout: float = TIMEOUT
+    script: str,
+    *arguments: object,
+    memory: int = MEMORY,
+    timeout: float = TIMEOUT,
+    stdin: bytes = b"",
 ) -> subprocess.CompletedProcess:
     """Runs the script as ``python script arguments`` would; fails where it takes longer than the timeout."""
     words = [script, *map(str, arguments)]
     with tempfile.TemporaryDirectory() as name:
-        printed = [Path(name, stream) for stream in ("stdout", "stderr")]
-        process = _CONTEXT.Process(target=_child, args=(words, [str(path) for path in printed], memory))
+        given, *printed = [Path(name, stream) for stream in ("stdin", "stdout", "stderr")]
+        given.write_bytes(stdin)
+        streams = [str(path) for path in (given, *printed)]
+        process = _CONTEXT.Process(target=_child, args=(words, streams, memory))
         process.start()
         process.join(timeout)
         hangs = process.is_alive()
@@ -59,10 +65,11 @@ def assert_refused(done: subprocess.CompletedProcess, message: str = "") -> None
     assert len(done.stderr.splitlines()) == 1 and message in done.stderr, done.stderr
 
 
-def _child(words: list[str], printed: list[str], memory: int) -> None:
+def _child(words: list[str], streams: list[str], memory: int) -> None:
     os.setsid()  # what it starts is killed with it
-    for descriptor, path in enumerate(printed, 1):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
+    for descriptor, path in enumerate(streams):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT if descriptor else os.O_RDONLY), descriptor)
+    sys.stdin = os.fdopen(0, closefd=False)  # a process of multiprocessing has another
     taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (taken + memory, taken + memory))
     os.chdir(ROOT)
