@@ -59,15 +59,17 @@ architecture=$("$python" -c 'import torch; print("%d.%d" % torch.cuda.get_device
 
 stage gpu 60 "$python" -c 'import torch; print(torch.cuda.get_device_name(), "PyTorch", torch.__version__)'
 STN_EXT_CUDA=1 stage build 200 "$python" setup.py build_ext --inplace
+stage first 60 "$python" benchmarks/gpu_first.py --device cuda
 operators=(tests/test_functional.py tests/test_autograd.py tests/test_properties.py tests/test_determinism.py)
 operators+=(tests/test_errors.py tests/csrc/test_cuda_operators.py tests/test_warps.py tests/test_calculus.py)
+operators+=(tests/test_labels.py tests/test_fill.py tests/test_extremes.py)
 stage tests 200 "$python" -m pytest -q -p no:cacheprovider --device cuda "${operators[@]}"
 passes=(--pass forward --pass forward+backward --pass forward+theta)
 stage sampler 180 "$python" benchmarks/sampler.py --device cuda --seconds 0.7 "${passes[@]}" \
   --json "$out/sampler-cuda.json"
 
-# Small cases of every kernel: both layouts, each padding and two dtypes; and maps without an inverse.
-# And, of the general kernels, every kind of warp, nearest and shared images.
+# Small cases of every kernel: both layouts, each padding and two dtypes, maps without an inverse, every kind of
+# warp, nearest and shared images.
 small=("$python" -m pytest -q -p no:cacheprovider --device cuda tests/csrc/test_cuda_operators.py tests/test_autograd.py)
 small+=(tests/test_warps.py)
 small+=(-k "half_images or many_channels or (references and one) or test_float32 or test_index or test_nearest")

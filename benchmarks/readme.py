@@ -17,6 +17,7 @@ import accuracy
 import capabilities
 import double_backward
 import errors
+import gpu_bounds
 import install
 import matrix
 import paper
@@ -28,7 +29,7 @@ from contenders import CONTENDERS, MAIN_PASSES, OURS
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks/results"
 README = ROOT / "README.md"
-PAGES = README, ROOT / "docs/results.rst", ROOT / "docs/paper.rst"
+PAGES = README, ROOT / "docs/results.rst", ROOT / "docs/paper.rst", ROOT / "benchmarks/README.md"
 DISTINCT = 8  # of the capabilities that the README shows
 
 
@@ -62,7 +63,15 @@ def contents(results: Path = RESULTS) -> dict[Path, dict[str, str]]:
         "peers": capabilities.table(distinct(recorded("capabilities")["rows"])),
     }
     published = {"paper": paper.table(recorded("paper")["runs"])}
-    pages = [short, *({name: tables.rst(text) for name, text in page.items()} for page in (full, published))]
+    bounds = recorded("gpu_bounds")
+    counted = {
+        "gpu bounds": f"{gpu_bounds.table(bounds['rows'])}\n\nCompiled by nvcc {bounds['nvcc']} for sm_90."
+    }
+    pages = [
+        short,
+        *({name: tables.rst(text) for name, text in page.items()} for page in (full, published)),
+        counted,
+    ]
     return dict(zip(PAGES, pages, strict=True))
 
 

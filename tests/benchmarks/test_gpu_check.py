@@ -35,9 +35,9 @@ def test_all_stages_pass(tmp_path):
     status, lines = run(tmp_path, "nothing at all")
     assert status == 0
     names = [line.split(":")[0] for line in lines]
-    assert names == ["gpu", "build", "tests", "sampler", "memcheck", "racecheck", "all"]
+    assert names == ["gpu", "build", "first", "tests", "sampler", "memcheck", "racecheck", "all"]
     assert all("passed" in line for line in lines)
-    assert len(list((tmp_path / "out").iterdir())) <= 8
+    assert len(list((tmp_path / "out").iterdir())) <= 9
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_all_stages_pass(tmp_path):
 )
 def test_a_stage_that_fails_is_recorded_and_the_rest_runs(tmp_path, failing, stage):
     status, lines = run(tmp_path, failing)
-    assert status == 1 and len(lines) == 7
+    assert status == 1 and len(lines) == 8
     (line,) = (line for line in lines if line.startswith(f"{stage}:"))
     assert "FAILED (status 3)" in line and "no luck" in line
     assert sum("FAILED" in line for line in lines) == 2 and lines[-1].startswith("all: FAILED")
