@@ -78,10 +78,9 @@ EXPERIMENTS = {
         1.7,
         None,
         (
-            *("--transform", "attention", "--localization", "heatmap", "--start_scale", "0.55"),
-            *("--warp_size", "28", "--jitter", "0.02"),
+            *("--transform", "attention", "--localization", "heatmap", "--start_scale", "0.74"),
+            *("--warp_size", "28", "--iterations", "2", "--lr_stn", "4e-3"),
         ),
-        ("--tta", "8"),
     ),
     # Of 10,000 fixed training images; published: the CNN, the STN and the PTN of Esteves et al. 2018.
     "sim2": Experiment(
@@ -114,7 +113,7 @@ EXPERIMENTS = {
 }
 # What a control does not depend on, but for its number of parameters.
 OF_TRANSFORMERS = {"transform", "localization", "start_scale", "iterations", "jitter", "num_transformers"}
-OF_TRANSFORMERS |= {"warp_size", "antialias"}
+OF_TRANSFORMERS |= {"warp_size", "antialias", "lr_stn"}
 # What all have in common: a network of less than 400 thousand parameters.
 COMMON = (
     *("--net", "cnn", "--width", "24", "--control", "widened"),
