@@ -94,7 +94,9 @@ def test_a_bad_idx_file_is_refused(tmp_path, damage, message):
 
 
 @pytest.mark.parametrize(
-    "content", [b"no gzip at all", gzip.compress(b"half of it" * 100)[:30], gzip.compress(b"")]
+    "content",
+    [b"no gzip at all", gzip.compress(b"half of it" * 100)[:30], gzip.compress(b"")],
+    ids=["no gzip", "half", "empty"],
 )
 def test_a_bad_gzip_file_is_refused(tmp_path, content):
     path = tmp_path / "some-idx3-ubyte.gz"
