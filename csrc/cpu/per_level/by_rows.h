@@ -36,7 +36,7 @@ __attribute__((noinline)) void sample_rows(const Problem& p, const Rows<T>& as, 
     b.count = at.count;
     place(p, lines, at, radial + r * t.columns, &s, &l);
     fill_taps<Weights::value, tangent>(p, l, &b);
-    for (int tap = 0; tap < b.taps; ++tap) fill_offsets(b, tap, p.input.axis, offset[tap]);
+    fill_offsets<taps>(b, p.input.axis, offset[0]);
     for (int64_t c = u.channel_begin; c < u.channel_end; ++c) {
       const char* image = p.input.data + (p.image_of(map) * p.input.batch + c * p.input.channel) * as.size;
       gather_taps<taps>(as, image, offset, at.count, static_cast<T>(p.fill_of(c)), values);
@@ -63,8 +63,8 @@ STN_INLINE void tap_sums(const Problem& p, const Rows<T>& as, int64_t channel_be
                          T (*sums)[kBlock]) {
   alignas(64) int64_t offset[1 << dims][kBlock];
   alignas(64) T grad[kBlock] = {}, values[1 << dims][kBlock];
+  fill_offsets<1 << dims>(b, p.input.axis, offset[0]);
   for (int t = 0; t < b.taps; ++t) {
-    fill_offsets(b, t, p.input.axis, offset[t]);
     for (int k = 0; k < kBlock; ++k) sums[t][k] = 0;
   }
   for (int64_t c = channel_begin; c < channel_end; ++c) {
@@ -227,8 +227,8 @@ __attribute__((noinline)) void grad_input_rows(const Problem& p, const Rows<T>& 
     b.count = at.count;
     place(p, lines, at, all + r * t.columns, &s, &l);
     fill_taps<Weights::value, tangent>(p, l, &b);
+    fill_offsets<1 << dims>(b, to.axis, offset[0]);
     for (int tap = 0; tap < b.taps; ++tap) {
-      fill_offsets(b, tap, to.axis, offset[tap]);
       for (int k = 0; k < b.count; ++k) {
         const int64_t slab = b.axis[dims - 1].pixel[tap >> (dims - 1) & 1][k];
         const T weight = b.weight[0][tap][k];

@@ -18,7 +18,9 @@ struct Accumulator {
   T* data;
   int64_t channels, channel, axis[kMaxAxes];
   int64_t begin, end;
-  mutable bool fresh;  // whether nothing is there yet, not even zeros
+  // Those that hold sums already. The others hold nothing yet, not even zeros: they are cleared when a window
+  // first touches them, so that they are in a cache when it is added.
+  mutable int64_t held_begin, held_end;
 
   // The row that row y of a window is added to; null: none of the stripe's.
   STN_INLINE T* row(int64_t y) const {
@@ -34,36 +36,54 @@ struct Accumulator {
            w.top + w.rows >= end;
   }
 
-  // f(first element of a row of channel 0, y, z)
-  template <class F>
-  STN_INLINE void for_rows(const F& f) const {
-    const Problem& p = *problem;
-    const bool volumes = p.dims == 3;
-    for (int64_t z = volumes ? begin : 0; z < (volumes ? end : 1); ++z) {
-      for (int64_t y = volumes ? 0 : begin; y < (volumes ? p.in[1] : end); ++y) {
-        f(data + y * axis[1] + (volumes ? z * axis[2] : 0), y, z);
-      }
-    }
+  STN_INLINE bool holds(int64_t row) const { return row >= held_begin && row < held_end; }
+  STN_INLINE bool is_fresh() const { return held_begin == held_end; }
+  STN_INLINE void hold_all() const { held_begin = begin, held_end = end; }
+
+  // Rows of a window of planes have been written, or added to where they held sums.
+  STN_INLINE void hold(const Window& w) const {
+    const int64_t first = w.top > begin ? w.top : begin, last = w.top + w.rows < end ? w.top + w.rows : end;
+    if (first >= last) return;
+    if (is_fresh()) held_begin = first, held_end = last;
+    if (last < held_begin) clear(last, held_begin);
+    if (first > held_end) clear(held_end, first);
+    if (first < held_begin) held_begin = first;
+    if (last > held_end) held_end = last;
   }
 
   // To be called before anything is added to single places.
   STN_INLINE void prepare() const {
-    if (fresh) clear();
-    fresh = false;
+    if (held_begin == begin && held_end == end) return;
+    clear(begin, held_begin);
+    clear(held_end, end);
+    hold_all();
+  }
+
+  // f(first element of a row of channel 0, y, z) for rows, or slices, [first, last)
+  template <class F>
+  STN_INLINE void for_rows(int64_t first, int64_t last, const F& f) const {
+    const Problem& p = *problem;
+    const bool volumes = p.dims == 3;
+    for (int64_t z = volumes ? first : 0; z < (volumes ? last : 1); ++z) {
+      for (int64_t y = volumes ? 0 : first; y < (volumes ? p.in[1] : last); ++y) {
+        f(data + y * axis[1] + (volumes ? z * axis[2] : 0), y, z);
+      }
+    }
   }
 
   static STN_INLINE void put_zeros(T* at, int64_t count) {
     __builtin_memset(at, 0, sizeof(T) * static_cast<size_t>(count));
   }
 
-  __attribute__((noinline)) void clear() const {
+ private:
+  __attribute__((noinline)) void clear(int64_t first, int64_t last) const {
     const int64_t width = problem->in[0];
     if (problem->dims == 2 && axis[0] == 1 && axis[1] == width) {
       for (int64_t c = 0; c < channels; ++c)
-        put_zeros(data + c * channel + begin * width, (end - begin) * width);
+        put_zeros(data + c * channel + first * width, (last - first) * width);
       return;
     }
-    for_rows([&](T* row, int64_t, int64_t) STN_LAMBDA {
+    for_rows(first, last, [&](T* row, int64_t, int64_t) STN_LAMBDA {
       for (int64_t c = 0; c < (channel == 1 ? 1 : channels); ++c) {
         for (int64_t x = 0; x < width; ++x) {
           put_zeros(row + c * channel + x * axis[0], channel == 1 ? channels : 1);
@@ -73,16 +93,21 @@ struct Accumulator {
   }
 };
 
-// Adds a line of a window to a row of pixels that lie side by side.
+// Adds the first `count` of a vector.
+template <class T>
+STN_INLINE void add_some(T* to, Vec<T> v, int64_t count) {
+  store_some(to, load_some<Vec<T>>(to, count) + v, count);
+}
+
+// Adds a line of a window to a row of pixels that lie side by side, outside folded back.
 template <class T>
 STN_INLINE void add_line(const Problem& p, const T* line, const Window& w, T* row) {
   const Columns in(p, w);
   const int64_t end = in.first + in.count;
   const T* from = line - w.left;
   for (int64_t x = in.first; x < end; x += Simd<T>::lanes) {
-    store_some(row + x, load_some<Vec<T>>(row + x, end - x) + load_some<Vec<T>>(from + x, end - x), end - x);
+    add_some(row + x, load<Vec<T>>(from + x), end - x);
   }
-  if (p.padding == Padding::zeros) return;
   for (int64_t x = w.left; x < w.left + w.columns; ++x) {
     if (in.count > 0 && x == in.first) x = end;
     if (x >= w.left + w.columns) break;
@@ -142,23 +167,27 @@ struct Cells {
     const int64_t row = 4 * w.pitch, width = p.in[0];
     const Columns in(p, w);
     const bool zeros = p.padding == Padding::zeros;
-    // What is added to: all of the window, or only what lies within the image.
+    // What is added: all of the window, or only what lies within the image.
     const int64_t skip = zeros ? in.skip : 0, count = zeros ? (in.count > 0 ? in.count : 0) : w.columns;
     T* here = first + c * plane(w);
-    for (int64_t y = to.begin; to.fresh && y < to.end; ++y) {
-      if (y < w.top || y >= w.top + w.rows) to.put_zeros(to.row(y) + c * to.channel, width);
-    }
     for (int64_t y = 0; y < w.rows; ++y, here += row) {
-      T *out = to.row(w.top + y), *next = to.fresh ? nullptr : to.row(w.top + y + kRowsAhead);
+      T *out = to.row(w.top + y), *next = to.row(w.top + y + kRowsAhead);
       if (next) expect(next + c * to.channel + in.first, in.count * int64_t{sizeof(T)});
-      if (out && to.fresh) {  // which only an image with zeros outside is
+      if (out && zeros && !to.holds(w.top + y)) {
         T* image = out + c * to.channel;
         const int64_t begin = count > 0 ? in.first : 0;
         put_zeros(image, begin);
-        collect_row<T>(here + 4 * skip, here - row + 4 * skip, image + begin, count);
+        collect_row(here + 4 * skip, here - row + 4 * skip, count, [&](int64_t x, Vec<T> sums) STN_LAMBDA {
+          store_some(image + begin + x, sums, count - x);
+        });
         put_zeros(image + begin + count, width - begin - count);
+      } else if (out && zeros) {
+        T* image = out + c * to.channel + in.first;
+        collect_row(here + 4 * skip, here - row + 4 * skip, count,
+                    [&](int64_t x, Vec<T> sums) STN_LAMBDA { add_some(image + x, sums, count - x); });
       } else if (out) {
-        collect_row<T>(here + 4 * skip, here - row + 4 * skip, line + skip, count);
+        collect_row(here, here - row, count,
+                    [&](int64_t x, Vec<T> sums) STN_LAMBDA { store(line + x, sums); });
         add_line(p, line, w, out + c * to.channel);
       }
       if (y > 0) store_zeros(here - row, row);  // while it is in the cache
@@ -296,9 +325,10 @@ __attribute__((noinline)) void collect_group(const Window& w, int64_t channels, 
   const Columns in(*to.problem, w);
   const int64_t count = in.count > 0 ? in.count : 0, behind = in.skip + count;
   const bool planes = to.axis[0] == 1 && to.channel != 1;
+  const bool fresh = to.is_fresh();
   const Vec<T> zero{};
   const auto put = [&](T* at, Vec<T> v, int64_t n)
-                       STN_LAMBDA { store_some(at, (to.fresh ? zero : load_some<Vec<T>>(at, n)) + v, n); };
+                       STN_LAMBDA { store_some(at, (fresh ? zero : load_some<Vec<T>>(at, n)) + v, n); };
   for (int64_t y = 0; y < w.rows; ++y) {
     T* from = cells + y * w.pitch * lanes;
     T* out = to.row(w.top + y);

@@ -15,9 +15,9 @@ struct Slopes {
 
   STN_INLINE Slopes(Vec<T> by_x, Vec<T> by_y) : x(by_x), y(by_y) {}
   STN_INLINE Slopes(const Taps<T>& t, Vec<T> x1, Vec<T> y1, Vec<T> grad) {
-    const auto x0 = 1 - x1, y0 = 1 - y1;
-    x = grad * (y0 * (t.v01 - t.v00) + y1 * (t.v11 - t.v10));
-    y = grad * (x0 * (t.v10 - t.v00) + x1 * (t.v11 - t.v01));
+    const Vec<T> upper = t.v01 - t.v00, twist = (t.v11 - t.v10) - upper;
+    x = grad * (upper + y1 * twist);
+    y = grad * ((t.v10 - t.v00) + x1 * twist);
   }
 
   STN_INLINE void scale(Vec<T> by_x, Vec<T> by_y) {
@@ -94,8 +94,8 @@ STN_INLINE void load_lines(const TileView<T>& from, int64_t channels, int64_t r,
   }
 }
 
-// put(slopes, k, at, count, c) for each vector of the tile's pixels of `channels` planes that lie side by
-// side in memory, and end_row(r).
+// put(slopes, numbers, at, count, c) for each vector of the tile's pixels of `channels` planes that lie side
+// by side in memory, numbers being their columns; and end_row(r).
 template <bool edges, class T, class Put, class End>
 STN_INLINE void plane_slopes(const TileView<T>& grad, const OutTile& t, int64_t channels,
                              const PlaneWindows<T, kFew>& windows, const Located<T>& l, SlopeSums<T>* s,
@@ -107,19 +107,24 @@ STN_INLINE void plane_slopes(const TileView<T>& grad, const OutTile& t, int64_t 
     if (!direct) load_lines(grad, channels, r, t.columns, s->grads[0]);
     for (int64_t c = 0; c < channels; ++c) {
       const T* from = direct ? grad.direct(c, r, 0) : s->grads[c];
-      for (int64_t k = 0; k < t.columns; k += lanes) {
-        const int64_t at = r * t.columns + k, count = t.columns - k;
-        const Vec<T> g = count >= lanes ? load<Vec<T>>(from + k) : load_some<Vec<T>>(from + k, count);
+      const auto slopes = [&](int64_t at, Vec<T> g) STN_LAMBDA {
         Slopes<T> by(plane_taps(windows.values[c], l, at), load<Vec<T>>(l.fx + at), load<Vec<T>>(l.fy + at),
                      g);
         if (edges) by.scale(load<Vec<T>>(l.slope_x + at), load<Vec<T>>(l.slope_y + at));
-        if (count < lanes) {
-          const auto valid = lane_numbers<T>() < static_cast<T>(count);
-          by.x = keep_lanes(valid, by.x);
-          by.y = keep_lanes(valid, by.y);
-        }
-        put(by, k, at, count, c);
+        return by;
+      };
+      Vec<T> numbers = lane_numbers<T>();
+      int64_t k = 0, at = r * t.columns;
+      for (; k + lanes <= t.columns; k += lanes, at += lanes, numbers += lanes) {
+        put(slopes(at, load<Vec<T>>(from + k)), numbers, at, lanes, c);
       }
+      if (k == t.columns) continue;
+      const int64_t count = t.columns - k;
+      Slopes<T> by = slopes(at, load_some<Vec<T>>(from + k, count));
+      const auto valid = lane_numbers<T>() < static_cast<T>(count);
+      by.x = keep_lanes(valid, by.x);
+      by.y = keep_lanes(valid, by.y);
+      put(by, numbers, at, count, c);
     }
     end_row(r);
   }
@@ -179,8 +184,8 @@ __attribute__((noinline)) void sum_planes(const TileView<T>& grad, const OutTile
   LinearSums<T> own = *sums;
   plane_slopes<edges>(
       grad, t, channels, windows, l, s,
-      [&](const Slopes<T>& by, int64_t k, int64_t, int64_t, int64_t)
-          STN_LAMBDA { own.add(by, lane_numbers<T>() + static_cast<T>(k)); },
+      [&](const Slopes<T>& by, Vec<T> numbers, int64_t, int64_t, int64_t)
+          STN_LAMBDA { own.add(by, numbers); },
       [&](int64_t r) STN_LAMBDA { own.end_row(r); });
   *sums = own;
 }
@@ -204,7 +209,7 @@ __attribute__((noinline)) void keep_planes(const TileView<T>& grad, const OutTil
                                            bool add, SlopeSums<T>* s) {
   plane_slopes<edges>(
       grad, t, channels, windows, l, s,
-      [&](const Slopes<T>& by, int64_t, int64_t at, int64_t count, int64_t c) STN_LAMBDA {
+      [&](const Slopes<T>& by, Vec<T>, int64_t at, int64_t count, int64_t c) STN_LAMBDA {
         T *x = s->by[0] + at, *y = s->by[1] + at;
         store_some(x, add || c > 0 ? load<Vec<T>>(x) + by.x : by.x, count);
         store_some(y, add || c > 0 ? load<Vec<T>>(y) + by.y : by.y, count);

@@ -63,7 +63,7 @@ __attribute__((noinline)) void nearest_rows(const Problem& p, const Plane& plane
     b.count = at.count;
     place(p, lines, at, values + r * t.columns, &s, &l);
     fill_taps<Weights::value, false>(p, l, &b);
-    fill_offsets(b, 0, plane.axis, offset);
+    fill_offsets<1>(b, plane.axis, offset);
     for (int k = 0; k < b.count; ++k) {
       const int64_t slab = b.axis[dims - 1].pixel[0][k];
       if (slab < plane.begin || slab >= plane.end) offset[k] = kOutside;

@@ -212,17 +212,25 @@ __attribute__((noinline)) void fill_taps(const Problem& p, const Positions& l, T
   }
 }
 
-// Tap t's elements from the first pixel of a channel; -1 where there is none. In whole vectors.
-template <int dims, int sets, class T>
-STN_INLINE void fill_offsets(const TapBlock<T, dims, sets>& b, int t, const int64_t* axis, int64_t* offset) {
-  for (int k = 0; k < padded<T>(b.count); ++k) {
-    int64_t sum = 0, none = 0;
+// The first `taps` taps' elements from the first pixel of a channel; -1 where there is none. In whole
+// vectors, a row of kBlock each.
+template <int taps, int dims, int sets, class T>
+STN_INLINE void fill_offsets(const TapBlock<T, dims, sets>& b, const int64_t* axis, int64_t* offset) {
+  typedef int64_t V __attribute__((vector_size(Simd<double>::lanes * sizeof(int64_t))));
+  const V zero{}, none = zero - (int64_t{1} << 60);  // less than any sum of elements is long
+  for (int k = 0; k < padded<T>(b.count); k += Simd<double>::lanes) {
+    V part[dims][2];
     for (int d = 0; d < dims; ++d) {
-      const int64_t pixel = b.axis[d].pixel[t >> d & 1][k];
-      none |= pixel;
-      sum += pixel * axis[d];
+      for (int side = 0; side < (taps > 1 ? 2 : 1); ++side) {
+        const V pixel = load<V>(b.axis[d].pixel[side] + k);
+        part[d][side] = pixel < zero ? none : pixel * axis[d];
+      }
     }
-    offset[k] = none < 0 ? -1 : sum;
+    for (int t = 0; t < taps; ++t) {
+      V sum = part[0][t & 1];
+      for (int d = 1; d < dims; ++d) sum += part[d][t >> d & 1];
+      store(offset + t * kBlock + k, sum < zero ? zero - 1 : sum);
+    }
   }
 }
 

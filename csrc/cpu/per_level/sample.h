@@ -40,8 +40,8 @@ struct WeightArrays {
 
 template <class T>
 STN_INLINE Vec<T> blend(const Taps<T>& t, Vec<T> x1, Vec<T> y1) {
-  const auto x0 = 1 - x1, y0 = 1 - y1;
-  return y0 * (x0 * t.v00 + x1 * t.v01) + y1 * (x0 * t.v10 + x1 * t.v11);
+  const Vec<T> upper = t.v00 + x1 * (t.v01 - t.v00), lower = t.v10 + x1 * (t.v11 - t.v10);
+  return upper + y1 * (lower - upper);
 }
 
 // ---- tiles of the output, and of its gradient ----

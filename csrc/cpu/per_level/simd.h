@@ -285,11 +285,16 @@ STN_INLINE Vec<T> sum_vectors(Vec<T>* v) {
   return v[0];
 }
 
-// out[x] = here[4 x] + here[4 x - 3] + above[4 x + 2] + above[4 x - 1]: see the adjoint.
-template <class T>
-STN_INLINE void collect_row(const T* here, const T* above, T* out, int64_t width) {
-  for (int64_t x = 0; x < width; ++x) {
-    out[x] = (here[4 * x - 3] + above[4 * x - 1]) + (here[4 * x] + above[4 * x + 2]);
+// put(x, sums) for each vector of here[4 x] + here[4 x - 3] + above[4 x + 2] + above[4 x - 1], the last of
+// which may reach beyond the width: see Cells.
+template <class T, class Put>
+STN_INLINE void collect_row(const T* here, const T* above, int64_t width, const Put& put) {
+  for (int64_t x = 0; x < width; x += Simd<T>::lanes) {
+    Vec<T> sums;
+    for (int k = 0; k < Simd<T>::lanes; ++k, here += 4, above += 4) {
+      sums[k] = (here[-3] + above[-1]) + (here[0] + above[2]);
+    }
+    put(x, sums);
   }
 }
 

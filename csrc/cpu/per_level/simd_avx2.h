@@ -132,8 +132,8 @@ STN_INLINE void transpose<float>(Vec<float>* v) {
 
 // Both of a pixel's elements of a row lie at the ends of four that are loaded together; eight pixels at a
 // time.
-template <>
-STN_INLINE void collect_row<float>(const float* here, const float* above, float* out, int64_t width) {
+template <class Put>
+STN_INLINE void collect_row(const float* here, const float* above, int64_t width, const Put& put) {
   const __m256i in_order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
   for (int64_t x = 0; x < width; x += 8) {
     __m256 pair[4];
@@ -145,7 +145,7 @@ STN_INLINE void collect_row<float>(const float* here, const float* above, float*
     const __m256 ends01 = _mm256_shuffle_ps(pair[0], pair[1], 0xCC),
                  ends23 = _mm256_shuffle_ps(pair[2], pair[3], 0xCC);
     const __m256 sums = _mm256_permutevar8x32_ps(_mm256_hadd_ps(ends01, ends23), in_order);
-    store_some(out + x, sums, width - x);
+    put(x, Vec<float>(sums));
   }
 }
 

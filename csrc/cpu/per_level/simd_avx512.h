@@ -120,8 +120,8 @@ STN_INLINE void transpose<float>(Vec<float>* v) {
 }
 
 // A pixel takes from its own quad and from that before it, in two rows. The rows are added first.
-template <>
-STN_INLINE void collect_row<float>(const float* here, const float* above, float* out, int64_t width) {
+template <class Put>
+STN_INLINE void collect_row(const float* here, const float* above, int64_t width, const Put& put) {
   const __m512i first = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 0, 0, 0, 0, 0, 0, 0, 0);
   const __m512i second = _mm512_add_epi32(first, _mm512_set1_epi32(1));
   __m512i before = _mm512_castps_si512(_mm512_set1_ps(here[-3] + above[-1]));
@@ -138,7 +138,7 @@ STN_INLINE void collect_row<float>(const float* here, const float* above, float*
     };
     const __m512i right = _mm512_castps_si512(in_order(second));
     const __m512 left = _mm512_castsi512_ps(_mm512_alignr_epi32(right, before, 15));
-    store_some<Vec<float>>(out + x, _mm512_add_ps(in_order(first), left), width - x);
+    put(x, Vec<float>(_mm512_add_ps(in_order(first), left)));
     before = right;
   }
 }

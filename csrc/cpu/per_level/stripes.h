@@ -65,8 +65,8 @@ struct StripeSums {
   bool apart;
 
   STN_INLINE StripeSums(const Problem& p, const Stripe& st, int64_t image, T* memory)
-      : to{&p,     nullptr, st.channel_end - st.channel_begin, p.grad_input.channel, {}, st.begin,
-           st.end, false} {
+      : to{&p,       nullptr, st.channel_end - st.channel_begin, p.grad_input.channel, {}, st.begin, st.end,
+           st.begin, st.begin} {
     const Batch& g = p.grad_input;
     const int64_t channels = to.channels;
     const bool vectors = has_vectors(p);
@@ -89,7 +89,7 @@ struct StripeSums {
                                            int64_t image) const {
     const Batch& g = p.grad_input;
     const int64_t channels = st.channel_end - st.channel_begin;
-    to.for_rows([&](T* row, int64_t y, int64_t z) STN_LAMBDA {
+    to.for_rows(st.begin, st.end, [&](T* row, int64_t y, int64_t z) STN_LAMBDA {
       char* out = g.data + (image * g.batch + st.channel_begin * g.channel + y * g.axis[1] +
                             (p.dims == 3 ? z * g.axis[2] : 0)) *
                                as.size;
@@ -114,7 +114,7 @@ STN_INLINE void collect_whole(const Problem& p, const Accumulator<T>& to, Worksp
   find_whole(p, &whole);
   if (!to.is_covered(whole)) to.prepare();
   collect_group(whole, to.channels, to, s->cells);
-  to.fresh = false;
+  to.hold_all();
   s->spread = false;
 }
 
@@ -128,15 +128,19 @@ void backward(const Problem& p, const Stripe& st, void* workspace, T* values, T*
   const Tiles tiles(p, tile_pixels<T>(p));
   const bool single = st.image_end - st.image_begin == 1;
   StripeSums<T> sums(p, st, st.image_begin, memory);
-  sums.to.fresh = single && p.padding == Padding::zeros;
-  for (int64_t image = st.image_begin; st.grad_input && !sums.to.fresh && image < st.image_end; ++image) {
-    StripeSums<T>(p, st, image, memory).to.clear();
+  const bool lazy = single && p.padding == Padding::zeros;
+  for (int64_t image = st.image_begin; st.grad_input && !lazy && image < st.image_end; ++image) {
+    StripeSums<T>(p, st, image, memory).to.prepare();
   }
+  if (!lazy) sums.to.hold_all();
   for (int64_t k = 0; k < tiles.count(); ++k) {
     TileRadial<T> radial;
     bool ready = false;
     for (int64_t image = st.image_begin; image < st.image_end; ++image) {
-      if (!single) sums = StripeSums<T>(p, st, image, memory);
+      if (!single) {
+        sums = StripeSums<T>(p, st, image, memory);
+        sums.to.hold_all();
+      }
       for (const int64_t* n = st.readers[image].begin; n < st.readers[image].end; ++n) {
         const Range touched = st.ranges ? st.ranges[*n * tiles.count() + k] : Range{st.begin, st.end - 1};
         if (touched.high < st.begin || touched.low >= st.end) continue;

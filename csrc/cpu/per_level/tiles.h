@@ -315,7 +315,7 @@ __attribute__((noinline)) void add_windows(const Problem& p, const Rows<T>& as, 
     add_planes(grad.from(c), t, w, few, s->at, part(c), s->cells, &s->slopes, s->line);
     c += few;
   }
-  if (plan.division.grouped < channels) to.fresh = false;
+  if (plan.division.grouped < channels) to.hold(w);
 }
 
 // The wanted gradients of one map's tile. gradient: theta's, to be added to, or null; to: where the input's

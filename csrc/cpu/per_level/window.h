@@ -86,9 +86,13 @@ struct Source {
                        int64_t stride_to) const {
     as.load(at(c, y, x), channels, pixel, count, to, stride_to);
   }
-  // Asks for `count` pixels of a row, unless the processor foresees them: they are most of it.
+  // Bytes of `count` pixels of a row to ask for: none, where the processor foresees them, as they are most of
+  // it.
+  STN_INLINE int64_t expected(int64_t count) const {
+    return 2 * count * pixel < row ? count * pixel * as.size : 0;
+  }
   STN_INLINE void expect(int64_t y, int64_t x, int64_t count) const {
-    if (2 * count * pixel < row) STN_LEVEL::expect(at(0, y, x), count * pixel * as.size);
+    STN_LEVEL::expect(at(0, y, x), expected(count));
   }
   STN_INLINE int64_t source_row(int64_t y) const {
     return source_index(y, p.in[1], p.padding, p.align_corners);
@@ -183,17 +187,19 @@ STN_INLINE bool is_direct(const Source<T>& s, const Window& w) {
          (s.p.padding != Padding::reflection || Columns(s.p, w).count == w.columns);
 }
 
-// Pixels of two rows, alternating.
+// Pixels of two rows, alternating. The last vector goes back over the one before it, where there is one.
 template <class T>
 STN_INLINE void interleave(const T* upper, const T* lower, int64_t count, T* to) {
   constexpr int64_t lanes = Simd<T>::lanes;
-  int64_t x = 0;
-  for (; x + lanes <= count; x += lanes) {
-    store_alternating<T>(to + 2 * x, load<Vec<T>>(upper + x), load<Vec<T>>(lower + x));
+  if (count < lanes) {
+    store_alternating<T>(to, load_some<Vec<T>>(upper, count), load_some<Vec<T>>(lower, count));
+    return;
   }
-  if (x == count) return;
-  store_alternating<T>(to + 2 * x, load_some<Vec<T>>(upper + x, count - x),
-                       load_some<Vec<T>>(lower + x, count - x));
+  const auto put = [&](int64_t x) STN_LAMBDA {
+    store_alternating<T>(to + 2 * x, load<Vec<T>>(upper + x), load<Vec<T>>(lower + x));
+  };
+  for (int64_t x = 0; x < count - lanes; x += lanes) put(x);
+  put(count - lanes);
 }
 
 // Windows of planes: in each place a pixel and the one below it. A row's last vectors reach into the next
@@ -231,18 +237,19 @@ struct PlaneWindows {
     const bool zeros = s.p.padding == Padding::zeros;
     const T outside = s.outside(0);
     if (zeros && (w.top < 0 || w.top + w.rows > s.p.in[1])) fill_line(lines[0], 0, in.count, outside);
+    const T* const first = reinterpret_cast<const T*>(s.at(0, 0, in.first));
     const auto row = [&](int64_t y) STN_LAMBDA -> const T* {
       const int64_t from = s.source_row(w.top + y);
-      return from < 0 ? lines[0] : reinterpret_cast<const T*>(s.at(0, from, in.first));
+      return from < 0 ? lines[0] : first + from * s.row;
     };
     const auto beside = [&](T upper, T lower) STN_LAMBDA {
       return zeros ? Places{outside, outside, outside, outside} : Places{upper, lower, upper, lower};
     };
-    const int64_t behind = in.skip + in.count;
+    const int64_t behind = in.skip + in.count, expected = s.expected(in.count);
     const T* upper = row(0);
     for (int64_t y = 0; y + 1 < w.rows; ++y) {
       const T* lower = row(y + 1);
-      s.expect(w.top + y + kRowsAhead, in.first, in.count);
+      STN_LEVEL::expect(first + (w.top + y + kRowsAhead) * s.row, expected);
       T* to = values[0] + 2 * y * w.pitch;
       if (in.skip > 0) store(to, beside(upper[0], lower[0]));
       interleave(upper, lower, in.count, to + 2 * in.skip);
