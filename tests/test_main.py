@@ -137,8 +137,9 @@ def test_train_writes_tensorboard_events(trained):
     tags = events.Tags()
     assert {
         "loss/train", "loss/validation", "accuracy/train", "accuracy/validation",
-        "learning rate/stn", "learning rate/cls", "images per second",
+        "learning rate/stn", "learning rate/cls", "images per second", "sampler's share of a step",
     } <= set(tags["scalars"])  # fmt: skip
+    assert all(0 < event.value < 1 for event in events.Scalars("sampler's share of a step"))
     assert [event.step for event in events.Scalars("loss/validation")] == [1, 2, 3]
     shown = events.Images("input and warped")
     assert [event.step for event in shown] == [0, 1, 2, 3]

@@ -26,6 +26,7 @@ from .monitor import Bar, Board, epoch_line, examples, side_by_side
 from .objectives import OBJECTIVES
 from .run import ARCHITECTURE, About, Run, about_of, check_architecture
 from .saver import Saver, accuracies, epochs_since_best, settle_best
+from .shares import sampler_share
 from .steps import Recipe
 
 LOST = 0.5  # of what transformers put out: where more is outside, they show less image than none
@@ -164,6 +165,9 @@ def train_epochs(
             outside = engine.outside(run.network, validation, normalisation)
             process.say(epoch_line(epoch, args.num_epoch, metrics, held_out, speed, outside))
             figures = {"images per second": speed, **rates}
+            share = sampler_share(run.network, images, normalisation, args.batch_size)
+            if share is not None:
+                figures["sampler's share of a step"] = share
             if outside is not None:
                 figures["outside of the images"] = outside
                 if outside > LOST:
