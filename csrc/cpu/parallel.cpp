@@ -84,7 +84,9 @@ struct Units {
     rows = ceil_div(p.rows(), ceil_div(p.rows(), wanted));
     const int64_t unit = granule<T>(p);
     channels = std::min(p.channels, ceil_div(ceil_div(kUnit, rows * row), unit) * unit);
-    if (p.points || p.channels - channels < unit) channels = p.channels;
+    // The nearest pixel is moved as it lies in memory.
+    const bool moved = p.nearest && is_interleaved(p.input) && p.maps >= kStripes;
+    if (p.points || moved || p.channels - channels < unit) channels = p.channels;
     across = ceil_div(p.maps, maps);
     down = ceil_div(p.rows(), rows);
     deep = ceil_div(p.channels, channels);

@@ -61,8 +61,9 @@ Call::Call(const Map& map, const at::Tensor& like, int64_t images, at::IntArrayR
   p_.narrow = true;
   const size_t dims = in_size.size();
   for (size_t d = 0; d < kMaxAxes; ++d) {
-    p_.axis[d] = d < dims ? axis_of(in_size[dims - 1 - d], out_size[dims - 1 - d], map.align_corners)
-                          : axis_of(1, 1, map.align_corners);
+    p_.axis[d] = d < dims
+                     ? axis_of(in_size[dims - 1 - d], out_size[dims - 1 - d], map.padding, map.align_corners)
+                     : axis_of(1, 1, map.padding, map.align_corners);
   }
   p_.maps = map.count();
   p_.images = images;

@@ -239,13 +239,13 @@ struct Split {
   T frac;
 };
 
-// What lies far outside is brought to where it means the same: next to the image or, for reflection, into the
-// first period.
+// What lies far outside is brought to where it means the same: next to the image or, where the padding
+// repeats, into the first period.
 template <class T>
 __device__ Split<T> split(double x, int length, Padding padding, bool align_corners) {
   const double last = length - 1;
-  if (padding == Padding::reflection) {
-    const double period = 2 * mirror_span(static_cast<double>(length), align_corners);
+  if (repeats(padding)) {
+    const double period = period_of(padding, static_cast<double>(length), align_corners);
     if (fabs(x) > 1e15) {
       x = x > 0 ? last : 0;  // no fraction is left to fold
     } else {

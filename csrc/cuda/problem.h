@@ -63,15 +63,16 @@ struct Axis {
   double scale, center;  // from normalized coordinates to the input's pixels
   double step, middle;   // an output pixel's normalized coordinate is (j - middle) * step
   int span;              // mirror_span
-  Divisor period;        // of reflection
+  Divisor period;        // of a padding that repeats
   int bias;              // whole periods that make a place not negative
 };
 
-inline Axis axis_of(int64_t in, int64_t out, bool align_corners) {
+inline Axis axis_of(int64_t in, int64_t out, Padding padding, bool align_corners) {
   const PixelScale to(in, align_corners);
   const auto span = static_cast<int64_t>(mirror_span(static_cast<double>(in), align_corners));
   // Places are never below -kLeastPlace.
-  const int64_t period = 2 * span, bias = (kLeastPlace + period - 1) / period * period;
+  const int64_t period = period_of(padding, in, align_corners),
+                bias = (kLeastPlace + period - 1) / period * period;
   return {static_cast<int>(in),
           static_cast<int>(out),
           to.scale,

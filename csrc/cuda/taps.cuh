@@ -6,24 +6,23 @@
 
 namespace stn::cuda {
 
-// Which pixel of an axis stands at a place, -1 where there is none; source_index (sampling/padding.h) of
-// 32-bit integers, whose division the host has prepared.
+// A place's phase of a padding that repeats, by 32-bit integers, whose division the host has prepared.
+__device__ inline int phase_of(int at, const Axis& a) {
+  const uint32_t n = static_cast<uint32_t>(at + a.bias);
+  return static_cast<int>(n - a.period.quotient(n) * a.period.by);
+}
+
+// Which pixel of an axis stands at a place, -1 where there is none: source_index (sampling/padding.h).
 __device__ inline int source_of(int at, const Axis& a, Padding padding) {
   if (static_cast<unsigned>(at) < static_cast<unsigned>(a.in)) return at;
   if (padding == Padding::zeros) return -1;
   const int last = a.in - 1;
-  if (padding == Padding::border) return at < 0 ? 0 : last;
-  const uint32_t n = static_cast<uint32_t>(at + a.bias);
-  const int phase = static_cast<int>(n - a.period.quotient(n) * a.period.by);
-  return phase > last ? a.span + last - phase : phase;
+  if (!repeats(padding)) return at < 0 ? 0 : last;
+  return pixel_of_phase(padding, phase_of(at, a), a.span, last);
 }
 
-// is_outer (sampling/padding.h) of 32-bit integers.
 __device__ inline bool is_outer_place(int at, const Axis& a, Padding padding) {
-  if (padding != Padding::reflection) return at == 0;
-  const uint32_t n = static_cast<uint32_t>(at + a.bias);
-  const int phase = static_cast<int>(n - a.period.quotient(n) * a.period.by);
-  return phase == 0 || phase == a.span;
+  return is_outer_phase(padding, repeats(padding) ? phase_of(at, a) : at, a.span);
 }
 
 // The weights of a place's pair of neighbors.

@@ -61,7 +61,7 @@ void run(const Header& h, FILE* problems, FILE* results) {
   p.padding = static_cast<stn::Padding>(h.padding);
   p.nearest = h.nearest != 0;
   p.align_corners = h.align_corners != 0;
-  for (int d = 0; d < stn::kMaxAxes; ++d) p.axis[d] = axis_of(h.in[d], h.out[d], p.align_corners);
+  for (int d = 0; d < stn::kMaxAxes; ++d) p.axis[d] = axis_of(h.in[d], h.out[d], p.padding, p.align_corners);
   p.maps = h.maps;
   p.images = h.images;
   p.channels = static_cast<int>(h.channels);
@@ -106,7 +106,7 @@ void run(const Header& h, FILE* problems, FILE* results) {
 // More blocks than a launch takes is an error, before anything is read.
 void check_too_many_blocks() {
   Problem p{};
-  for (Axis& axis : p.axis) axis = axis_of(1, 1, false);
+  for (Axis& axis : p.axis) axis = axis_of(1, 1, Padding::zeros, false);
   p.maps = int64_t{1} << 31;
   p.channels = 1;
   p.images = p.maps;

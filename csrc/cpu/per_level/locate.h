@@ -360,11 +360,13 @@ STN_INLINE void locate(const Problem& p, M& map, const Window& w, bool edges, Lo
   store(to->tap + map.tile().rows * map.tile().columns, IndexVec<T>{});
   if (!edges) {
     map.locate(w.left, w.top, KeepTaps<T, false, Padding::zeros>(p, w, to));
-  } else if (p.padding == Padding::border) {
-    map.locate(w.left, w.top, KeepTaps<T, true, Padding::border>(p, w, to));
-  } else {
-    map.locate(w.left, w.top, KeepTaps<T, true, Padding::reflection>(p, w, to));
+    return;
   }
+  with_padding(p.padding, [&](auto padding) STN_LAMBDA {
+    if constexpr (padding.value != Padding::zeros) {
+      map.locate(w.left, w.top, KeepTaps<T, true, padding.value>(p, w, to));
+    }
+  });
 }
 
 }  // namespace STN_LEVEL

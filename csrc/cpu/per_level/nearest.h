@@ -92,7 +92,7 @@ __attribute__((noinline)) bool find_nearest(const Problem& p, Plane plane, int64
           *window = window_of(Range{left, right - 1}, Range{top, bottom - 1});
           const bool inside =
               w.left >= 0 && w.top >= 0 && w.left + w.columns <= p.in[0] && w.top + w.rows <= p.in[1];
-          copied = fits(m.tile(), *window) && (inside || p.padding != Padding::reflection);
+          copied = fits(m.tile(), *window) && (inside || !repeats(p.padding));
           if (copied) plane.axis[0] = 1, plane.axis[1] = window->pitch;
         }
         with_padding(p.padding, [&](auto padding) STN_LAMBDA {
@@ -106,20 +106,60 @@ __attribute__((noinline)) bool find_nearest(const Problem& p, Plane plane, int64
   return false;
 }
 
-// Moves `count` pixels of `channels` channels that lie side by side. outside, nan: what stands for the
-// others.
-template <class E, int channels>
-STN_INLINE void move_pixels(const E* from, const int64_t* offset, int64_t count, const E* outside, E nan,
+// What stands for pixels that are not read, (channels,) each: outside, and for a coordinate that is not a
+// number.
+template <class E>
+struct Absent {
+  static constexpr int64_t most = 64;  // channels at once
+  E outside[most], nan[most];
+
+  STN_INLINE Absent(const Problem& p, int64_t channel_begin, int64_t channel_end) {
+    for (int64_t c = channel_begin; c < channel_end; ++c) {
+      const int64_t bits = p.fill_bits ? p.fill_bits[c] : 0;
+      __builtin_memcpy(outside + (c - channel_begin), &bits, sizeof(E));
+      __builtin_memcpy(nan + (c - channel_begin), &p.nan_bits, sizeof(E));
+    }
+  }
+  // Of an offset that is negative.
+  STN_INLINE const E* at(int64_t offset) const { return offset == kOutside ? outside : nan; }
+};
+
+// `bytes` bytes, of which the last whole vector goes back over the one before it.
+STN_INLINE void copy_bytes(const void* from, void* to, int64_t bytes) {
+  typedef char V __attribute__((vector_size(STN_VECTOR_BYTES)));
+  constexpr int64_t step = STN_VECTOR_BYTES;
+  if (bytes < step) {
+    __builtin_memcpy(to, from, static_cast<size_t>(bytes));
+    return;
+  }
+  const char* source = static_cast<const char*>(from);
+  char* target = static_cast<char*>(to);
+  for (int64_t x = 0; x < bytes - step; x += step) store(target + x, load<V>(source + x));
+  store(target + bytes - step, load<V>(source + bytes - step));
+}
+
+// Moves `count` pixels of channels that lie side by side: so many, or as many as `channels` says.
+template <class E, int fixed>
+STN_INLINE void move_pixels(const E* from, const int64_t* offset, int64_t count, int64_t channels,
+                            const Absent<E>& absent, int64_t pixel, E* to) {
+  for (int64_t k = 0; k < count; ++k) {
+    const E* source = from + offset[k];
+    if (__builtin_expect(offset[k] < 0, 0)) source = absent.at(offset[k]);
+    if constexpr (fixed > 0) {
+      for (int c = 0; c < fixed; ++c) to[k * pixel + c] = source[c];
+    } else {
+      copy_bytes(source, to + k * pixel, channels * int64_t{sizeof(E)});
+    }
+  }
+}
+
+// Moves `count` pixels of one channel.
+template <class E>
+STN_INLINE void move_values(const E* from, const int64_t* offset, int64_t count, E outside, E nan,
                             int64_t pixel, E* to) {
   for (int64_t k = 0; k < count; ++k) {
     const int64_t at = offset[k];
-    for (int c = 0; c < channels; ++c) {
-      if (at >= 0) {
-        to[k * pixel + c] = from[at + c];
-      } else {
-        to[k * pixel + c] = at == kOutside ? outside[c] : nan;
-      }
-    }
+    to[k * pixel] = at >= 0 ? from[at] : at == kOutside ? outside : nan;
   }
 }
 
@@ -144,12 +184,15 @@ STN_INLINE void copy_window(const E* from, int64_t row, const Window& w, E* to) 
   }
 }
 
-// outside: (channels,) of the unit. window: null, or of the image, and memory for it.
+// Whether all channels of a pixel are moved together.
+STN_INLINE bool lie_side_by_side(const Problem& p) { return p.input.channel == 1 && p.output.channel == 1; }
+
+// window: null, or of the image, and memory for it.
 template <class E>
 STN_INLINE void move_tile(const Problem& p, const Unit& u, int64_t map, const OutTile& t,
-                          const Offsets& offsets, const E* outside, E nan, const Window* window, E* memory) {
+                          const Offsets& offsets, const Absent<E>& absent, const Window* window, E* memory) {
   const int64_t channels = u.channel_end - u.channel_begin, pixel = p.output.axis[0];
-  const bool interleaved = p.input.channel == 1 && p.output.channel == 1 && channels == 3;
+  const bool interleaved = lie_side_by_side(p) && channels > 1;
   const E* image = reinterpret_cast<const E*>(p.input.data) + p.image_of(map) * p.input.batch +
                    u.channel_begin * p.input.channel;
   for (int64_t c = 0; c < (interleaved ? 1 : channels); ++c) {
@@ -162,12 +205,30 @@ STN_INLINE void move_tile(const Problem& p, const Unit& u, int64_t map, const Ou
       E* to = reinterpret_cast<E*>(address(p.output, sizeof(E), p, map, u.channel_begin + c, row_of(t, r)));
       const int64_t* at = offsets.at + r * t.columns;
       if (interleaved) {
-        move_pixels<E, 3>(from, at, t.columns, outside, nan, pixel, to);
+        channels == 3 ? move_pixels<E, 3>(from, at, t.columns, channels, absent, pixel, to)
+                      : move_pixels<E, 0>(from, at, t.columns, channels, absent, pixel, to);
       } else if (offsets.inside && pixel == 1) {
         for (int64_t k = 0; k < t.columns; ++k) to[k] = from[at[k]];
       } else {
-        move_pixels<E, 1>(from, at, t.columns, outside + c, nan, pixel, to);
+        move_values(from, at, t.columns, absent.outside[c], absent.nan[c], pixel, to);
       }
+    }
+  }
+}
+
+// Adds channels that lie side by side in memory, kBlock at a time by way of `grad`.
+template <class T>
+STN_INLINE void add_pixel(const Rows<T>& as, const char* from, int64_t channels, T* grad, T* to) {
+  for (int64_t c = 0; c < channels; c += kBlock) {
+    const int64_t count = channels - c < kBlock ? channels - c : kBlock;
+    const T* values = grad;
+    if (as.direct) {
+      values = reinterpret_cast<const T*>(from) + c;
+    } else {
+      as.load(from + c * as.size, 1, 1, count, grad, 0);
+    }
+    for (int64_t k = 0; k < count; k += Simd<T>::lanes) {
+      add_some(to + c + k, load_some<Vec<T>>(values + k, count - k), count - k);
     }
   }
 }
@@ -178,6 +239,15 @@ __attribute__((noinline)) void add_nearest(const Problem& p, const Rows<T>& as, 
                                            int64_t channel_end, int64_t map, const OutTile& t,
                                            const int64_t* offset, const Accumulator<T>& to) {
   alignas(64) T grad[kBlock];
+  if (p.grad.channel == 1 && to.channel == 1) {
+    for (int64_t r = 0; r < t.rows; ++r, offset += t.columns) {
+      const char* row = address(p.grad, as.size, p, map, channel_begin, row_of(t, r));
+      for (int64_t k = 0; k < t.columns; ++k, row += p.grad.axis[0] * as.size) {
+        if (offset[k] >= 0) add_pixel(as, row, channel_end - channel_begin, grad, to.data + offset[k]);
+      }
+    }
+    return;
+  }
   for (int64_t r = 0; r < t.rows; ++r, offset += t.columns) {
     for (int64_t c = channel_begin; c < channel_end; ++c) {
       as.load(address(p.grad, as.size, p, map, c, row_of(t, r)), 1, p.grad.axis[0], t.columns, grad, 0);

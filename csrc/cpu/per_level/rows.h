@@ -97,8 +97,8 @@ __attribute__((noinline)) void place(const Problem& p, const MapLines& m, const 
 // ---- taps ----
 
 // A vector of coordinates as whole numbers and fractions. What lies far outside is brought to where it means
-// the same: next to the image or, for reflection, into the first period. Not a number becomes whole 0, frac
-// NaN.
+// the same: next to the image or, where the padding repeats, into the first period. Not a number becomes
+// whole 0, frac NaN.
 template <Padding padding>
 STN_INLINE void split(Vec<double> x, int64_t length, bool align_corners, Vec<double>* whole,
                       Vec<double>* frac) {
@@ -107,8 +107,8 @@ STN_INLINE void split(Vec<double> x, int64_t length, bool align_corners, Vec<dou
   const V nan = x - x;  // not 0 where x is not a number, or infinite
   const auto number = x == x;
   x = number ? x : zero;
-  if (padding == Padding::reflection) {
-    const V period = 2 * mirror_span(n, align_corners);
+  if (repeats(padding)) {
+    const V period = period_of(padding, n, align_corners);
     const auto far = (x > 1e15) | (x < -1e15);  // no fraction is left to fold
     const V inner = far ? zero : x;
     x = far ? (x > 0 ? last : zero) : inner - period * Floor<V>::of(inner / period);

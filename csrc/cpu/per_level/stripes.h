@@ -11,7 +11,7 @@ namespace STN_LEVEL {
 STN_INLINE Range source_rows(const Problem& p, const Range& whole) {
   const int64_t last = p.in[p.dims - 1] - 1;
   int64_t low = whole.low, high = whole.high + 1;
-  if (p.padding == Padding::reflection && (low < 0 || high > last)) return {0, last};
+  if (repeats(p.padding) && (low < 0 || high > last)) return {0, last};
   if (p.padding == Padding::border) {
     low = low < 0 ? 0 : low < last ? low : last;
     high = high < 0 ? 0 : high < last ? high : last;

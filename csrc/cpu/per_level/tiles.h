@@ -40,7 +40,7 @@ struct Plan {
 
 // A window that all pixels of a small image lie in, whatever the tile.
 STN_INLINE bool find_whole(const Problem& p, Window* w) {
-  if (p.padding == Padding::reflection) return false;
+  if (repeats(p.padding)) return false;
   const Window whole = window_of(Range{-2, p.in[0]}, Range{-2, p.in[1]});
   if (!fits_groups(whole)) return false;
   *w = whole;
@@ -188,7 +188,8 @@ template <class E, class T>
 __attribute__((noinline)) void sample_nearest(const Problem& p, const Unit& u, int64_t map,
                                               TileRadial<T>* radial, Workspace<T>* s) {
   if constexpr (sizeof(E) == 1 && sizeof(T) == sizeof(float)) {
-    if (p.dims == 2 && s->in_words && sample_bytes(p, u, map, radial, s)) return;
+    const bool many = lie_side_by_side(p) && u.channel_end - u.channel_begin > kFew;
+    if (p.dims == 2 && s->in_words && !many && sample_bytes(p, u, map, radial, s)) return;
   }
   const OutTile& t = radial->tile();
   const Plane plane(0, p.in[p.dims - 1], p.input.axis);
@@ -196,19 +197,12 @@ __attribute__((noinline)) void sample_nearest(const Problem& p, const Unit& u, i
   const bool copies = p.input.axis[0] == 1 && p.in[0] * p.in[1] * int64_t{sizeof(E)} > kLargePlane;
   Window window;
   const bool copied = find_nearest(p, plane, map, radial, s->offset, copies ? &window : nullptr);
-  E nan;
-  __builtin_memcpy(&nan, &p.nan_bits, sizeof(E));
-  constexpr int64_t most = 64;  // channels, whose fills are prepared at once
-  E outside[most];
   for (Unit part = u; part.channel_begin < u.channel_end; part.channel_begin = part.channel_end) {
     const int64_t rest = u.channel_end - part.channel_begin;
-    part.channel_end = part.channel_begin + (rest < most ? rest : most);
-    for (int64_t c = part.channel_begin; c < part.channel_end; ++c) {
-      const int64_t bits = p.fill_bits ? p.fill_bits[c] : 0;
-      __builtin_memcpy(outside + (c - part.channel_begin), &bits, sizeof(E));
-    }
-    move_tile<E>(p, part, map, t, Offsets(s->offset, t.rows * t.columns), outside, nan,
-                 copied ? &window : nullptr, reinterpret_cast<E*>(s->windows.values[0]));
+    part.channel_end = part.channel_begin + (rest < Absent<E>::most ? rest : Absent<E>::most);
+    const Absent<E> absent(p, part.channel_begin, part.channel_end);
+    move_tile<E>(p, part, map, t, Offsets(s->offset, t.rows * t.columns), absent, copied ? &window : nullptr,
+                 reinterpret_cast<E*>(s->windows.values[0]));
   }
 }
 

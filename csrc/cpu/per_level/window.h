@@ -25,7 +25,7 @@ constexpr double kMargin = 1.0 / 64;
 STN_INLINE Range whole_range(double low, double high, int64_t length, Padding padding) {
   low -= kMargin;
   high += kMargin;
-  if (padding != Padding::reflection) {
+  if (!repeats(padding)) {
     const double least = padding == Padding::zeros ? -2 : -1,
                  most = static_cast<double>(padding == Padding::zeros ? length : length - 1);
     low = low < least ? least : (low > most ? most : low);
@@ -116,22 +116,16 @@ STN_INLINE void fill_line(T* to, int64_t begin, int64_t end, T value) {
   for (int64_t x = begin; x < end; x += Simd<T>::lanes) store(to + x, Vec<T>{} + value);
 }
 
-// Places [begin, end) of row `from` of the mirrored image, of one channel: pieces of the row, to and fro.
+// Places [begin, end) of row `from`, of one channel, where the padding repeats: runs of the row, forth and
+// back.
 template <class S, class T>
-__attribute__((noinline)) void mirror_line(const S& s, int64_t c, int64_t from, int64_t begin, int64_t end,
+__attribute__((noinline)) void repeat_line(const S& s, int64_t c, int64_t from, int64_t begin, int64_t end,
                                            T* to) {
-  const int64_t length = s.p.in[0], last = length - 1,
-                span = mirror_span(static_cast<double>(length), s.p.align_corners), period = 2 * span;
   while (begin < end) {
-    const int64_t phase =
-        begin -
-        static_cast<int64_t>(__builtin_floor(static_cast<double>(begin) / static_cast<double>(period))) *
-            period;
-    const bool forth = phase <= last;
-    const int64_t first = forth ? phase : span + last - phase, most = forth ? length - first : first + 1,
-                  count = end - begin < most ? end - begin : most;
-    s.load(c, 1, from, forth ? first : first - count + 1, count, to, 0);
-    for (int64_t k = 0; !forth && k < count - 1 - k; ++k) {
+    const Run run(s.p.padding, begin, s.p.in[0], s.p.align_corners);
+    const int64_t count = end - begin < run.count ? end - begin : run.count;
+    s.load(c, 1, from, run.forth ? run.first : run.first - count + 1, count, to, 0);
+    for (int64_t k = 0; !run.forth && k < count - 1 - k; ++k) {
       const T other = to[k];
       to[k] = to[count - 1 - k];
       to[count - 1 - k] = other;
@@ -164,13 +158,13 @@ STN_INLINE void complete_row(const S& s, int64_t channels, int64_t y, const Wind
     T* to = line + c * stride;
     if (from < 0 || (zeros && in.count <= 0)) {
       fill_line(to, 0, w.columns, s.outside(c));
-    } else if (s.p.padding == Padding::reflection && in.count < w.columns) {
-      mirror_line(s, c, from, w.left, w.left + w.columns, to);
+    } else if (repeats(s.p.padding) && in.count < w.columns) {
+      repeat_line(s, c, from, w.left, w.left + w.columns, to);
     } else if (zeros && in.skip > 0) {
       fill_line(to, 0, in.skip, s.outside(c));
     }
   }
-  if (from < 0 || in.count <= 0 || (s.p.padding == Padding::reflection && in.count < w.columns)) return;
+  if (from < 0 || in.count <= 0 || (repeats(s.p.padding) && in.count < w.columns)) return;
   s.load(0, channels, from, in.first, in.count, line + in.skip, stride);
   const int64_t behind = in.skip + in.count;
   for (int64_t c = 0; c < channels; ++c) {
@@ -183,8 +177,7 @@ STN_INLINE void complete_row(const S& s, int64_t channels, int64_t y, const Wind
 // Whether the rows of a window can be read where they are stored, but for a few places beside the image.
 template <class T>
 STN_INLINE bool is_direct(const Source<T>& s, const Window& w) {
-  return s.as.direct && s.pixel == 1 &&
-         (s.p.padding != Padding::reflection || Columns(s.p, w).count == w.columns);
+  return s.as.direct && s.pixel == 1 && (!repeats(s.p.padding) || Columns(s.p, w).count == w.columns);
 }
 
 // Pixels of two rows, alternating. The last vector goes back over the one before it, where there is one.
@@ -268,6 +261,20 @@ struct Group {
   int64_t place, row;  // elements from a place to the next, and from a row of places
 };
 
+// The image's column that stands at each of a window's, -1 where there is none, and their range.
+struct SourceColumns {
+  int64_t at[kGroupColumns], low, high;
+
+  template <class S>
+  STN_INLINE SourceColumns(const S& s, const Window& w) : low(s.p.in[0] - 1), high(0) {
+    for (int64_t x = 0; x < w.columns; ++x) {
+      at[x] = s.source_column(w.left + x);
+      if (at[x] < low) low = at[x];
+      if (at[x] > high) high = at[x];
+    }
+  }
+};
+
 template <class T>
 struct GroupWindow {
   static constexpr int64_t lanes = Simd<T>::lanes, kGroupLine = kGroupColumns + 64;
@@ -287,19 +294,34 @@ struct GroupWindow {
   __attribute__((noinline)) void copy_pixels(const Source<T>& s, int64_t channels, const Window& w) {
     Vec<T> outside{};
     for (int64_t c = 0; c < channels; ++c) outside[c] = s.outside(c);
+    const SourceColumns source(s, w);
+    const Columns in(s.p, w);
+    const int64_t whole = s.as.direct && channels == lanes && in.count > 0 ? in.count : 0;
     for (int64_t y = 0; y < w.rows; ++y) {
       const int64_t from = s.source_row(w.top + y);
       T* to = values + y * w.pitch * lanes;
-      for (int64_t x = 0; x < w.columns; ++x, to += lanes) {
-        const int64_t column = from < 0 ? -1 : s.source_column(w.left + x);
-        if (column < 0) {
-          store(to, outside);
-        } else if (s.as.direct) {
-          store(to, load_some<Vec<T>>(reinterpret_cast<const T*>(s.at(0, from, column)), channels));
-        } else {
-          s.as.load(s.at(0, from, column), 1, 1, channels, to, 0);
+      const auto put = [&](int64_t begin, int64_t end) STN_LAMBDA {
+        for (int64_t x = begin; x < end; ++x) {
+          if (from < 0 || source.at[x] < 0) {
+            store(to + x * lanes, outside);
+          } else if (s.as.direct) {
+            const T* pixel = reinterpret_cast<const T*>(s.at(0, from, source.at[x]));
+            store(to + x * lanes, load_some<Vec<T>>(pixel, channels));
+          } else {
+            s.as.load(s.at(0, from, source.at[x]), 1, 1, channels, to + x * lanes, 0);
+          }
         }
+      };
+      if (from < 0 || whole == 0) {
+        put(0, w.columns);
+        continue;
       }
+      put(0, in.skip);
+      const T* pixel = reinterpret_cast<const T*>(s.at(0, from, in.first));
+      for (int64_t x = 0; x < whole; ++x, pixel += s.pixel) {
+        store(to + (in.skip + x) * lanes, load<Vec<T>>(pixel));
+      }
+      put(in.skip + whole, w.columns);
     }
   }
 
@@ -309,11 +331,20 @@ struct GroupWindow {
     const bool direct = is_direct(s, w), zeros = s.p.padding == Padding::zeros;
     Vec<T> outside{};
     for (int64_t c = 0; c < channels; ++c) outside[c] = s.outside(c);
+    const SourceColumns source(s, w);
     for (int64_t y = 0; y < w.rows; ++y) {
       const int64_t from = s.source_row(w.top + y);
       T* to = values + y * w.pitch * lanes;
       if (from < 0 || (zeros && in.count <= 0)) {
         for (int64_t x = 0; x < w.columns; ++x) store(to + x * lanes, outside);
+        continue;
+      }
+      if (!direct && s.as.direct && s.pixel == 1) {
+        const int64_t low = source.low, high = source.high;
+        turn(reinterpret_cast<const T*>(s.at(0, from, low)), s.stride, channels, high - low + 1, lines);
+        for (int64_t x = 0; x < w.columns; ++x) {
+          store(to + x * lanes, load<Vec<T>>(lines + (source.at[x] - low) * lanes));
+        }
         continue;
       }
       if (!direct) {
