@@ -16,7 +16,7 @@ from torch import Tensor
 from .arguments import Size, check_options, lengths
 from .overrides import overridable
 
-__all__ = ["normalised_to_pixels", "pixels_to_normalised"]
+__all__ = ["axis", "normalised_to_pixels", "pixels_to_normalised", "to_normalised"]
 
 
 @overridable
@@ -61,13 +61,13 @@ def pixels_to_normalised(
 def to_normalised(op: str, theta: Tensor, in_size: Size, out_size: Size, align_corners: bool) -> Tensor:
     """pixels_to_normalised, for the operator of this name."""
     rows, in_size, out_size = _checked(op, theta, in_size, out_size, align_corners)
-    axes = [_axis(length, align_corners) for length in reversed(out_size)]
+    axes = [axis(length, align_corners) for length in reversed(out_size)]
     for row in rows:  # M a_out and M b_out + t
         row[-1] = sum((slope * b for slope, (_, b) in zip(row[:-1], axes, strict=True)), row[-1])
         row[:-1] = [slope * a for slope, (a, _) in zip(row[:-1], axes, strict=True)]
     depths = _depths(rows)
     for row, length in zip(rows[: len(in_size)], reversed(in_size), strict=True):
-        a, b = _axis(length, align_corners)
+        a, b = axis(length, align_corners)
         row[:] = [
             (entry - depth * b) * (1 / a if a else 0.0) for entry, depth in zip(row, depths, strict=True)
         ]
@@ -103,9 +103,9 @@ def normalised_to_pixels(
     rows, in_size, out_size = _checked("normalised_to_pixels", theta, in_size, out_size, align_corners)
     depths = _depths(rows)
     for row, length in zip(rows[: len(in_size)], reversed(in_size), strict=True):
-        a, b = _axis(length, align_corners)
+        a, b = axis(length, align_corners)
         row[:] = [entry * a + depth * b for entry, depth in zip(row, depths, strict=True)]
-    axes = [_axis(length, align_corners) for length in reversed(out_size)]
+    axes = [axis(length, align_corners) for length in reversed(out_size)]
     for row in rows:
         row[:-1] = [slope * (1 / a if a else 0.0) for slope, (a, _) in zip(row[:-1], axes, strict=True)]
         row[-1] = sum((-b * slope for slope, (_, b) in zip(row[:-1], axes, strict=True)), row[-1])
@@ -138,6 +138,6 @@ def _depths(rows: list[list[Tensor]]) -> list[Any]:
     return list(rows[-1]) if len(rows) == columns else [0.0] * (columns - 1) + [1.0]
 
 
-def _axis(length: int, align_corners: bool) -> tuple[float, float]:
+def axis(length: int, align_corners: bool) -> tuple[float, float]:
     """(a, b) of p = a n + b."""
     return (length - 1 if align_corners else length) / 2, (length - 1) / 2

@@ -1,12 +1,4 @@
-"""Maps put together and turned back: the geometry of thetas, without images.
-
-Convention: a theta takes an output's places to the input's, x rightwards, y downwards, z from slice to slice,
-as the samplers read it: ``affine_sample(image, theta)`` shows at p what the image has at theta p. Affine maps
-are (N, 2, 3), or (N, 3, 4) of volumes; projective ones are (N, 3, 3) and say more than a direction: places
-with w <= 0 lie behind the horizon, so that a theta and its negative are two maps. What is here holds in
-either unit, normalised or pixels (:mod:`stn_ext.units`), and with either align_corners, as long as all maps
-of a call have the same.
-"""
+"""Maps put together and turned back."""
 
 from __future__ import annotations
 
@@ -14,11 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .overrides import overridable
+from ..overrides import overridable
+from .checks import MAPS, check, result_dtype
 
 __all__ = ["compose", "invert"]
-
-SHAPES = (2, 3), (3, 3), (3, 4)  # of an affine map, of a projective one, and of one of volumes
 
 
 @overridable
@@ -53,7 +44,8 @@ def compose(first: Tensor, then: Tensor) -> Tensor:
         tensor([[[2.0000, 0.0000, 2.5000],
                  [0.0000, 2.0000, 0.5000]]])
     """
-    _check("compose", first=first, then=then)
+    check("compose", "first", first, *MAPS)
+    check("compose", "then", then, *MAPS)
     (rows, columns), others = first.shape[1:], then.shape[1:]
     if columns != others[1]:
         raise ValueError(
@@ -64,7 +56,7 @@ def compose(first: Tensor, then: Tensor) -> Tensor:
         raise ValueError(
             f"compose: expected as many maps first as then, but got {len(first)} and {len(then)}"
         )
-    dtype = _result_dtype(first, then)
+    dtype = result_dtype(first, then)
     first, then = first.double(), then.double()
     if rows == columns or others[0] == columns:
         return (_square(first) @ _square(then)).to(dtype)
@@ -97,8 +89,8 @@ def invert(theta: Tensor) -> Tensor:
         tensor([[[ 0.5000, -0.0000, -0.5000],
                  [-0.0000,  0.2500, -0.2500]]])
     """
-    _check("invert", theta=theta)
-    dtype, (rows, columns) = _result_dtype(theta), theta.shape[1:]
+    check("invert", "theta", theta, *MAPS)
+    dtype, (rows, columns) = result_dtype(theta), theta.shape[1:]
     theta = theta.double()
     if rows == columns:
         return _inverse(theta).to(dtype)
@@ -125,23 +117,3 @@ def _square(theta: Tensor) -> Tensor:
         return theta
     last = theta.new_tensor([0.0, 0.0, 1.0]).expand(len(theta), 1, 3)
     return torch.cat((theta, last), 1)
-
-
-def _result_dtype(*thetas: Tensor) -> torch.dtype:
-    dtype = torch.float32
-    for theta in thetas:
-        dtype = torch.promote_types(dtype, theta.dtype)
-    return dtype
-
-
-def _check(op: str, **thetas: object) -> None:
-    for name, theta in thetas.items():
-        if not isinstance(theta, Tensor):
-            raise TypeError(f"{op}: expected a tensor {name}, but got {type(theta).__name__}")
-        if theta.ndim != 3 or tuple(theta.shape[1:]) not in SHAPES:
-            raise ValueError(
-                f"{op}: expected {name} of shape (N, 2, 3), (N, 3, 3) or (N, 3, 4), but got "
-                f"{tuple(theta.shape)}"
-            )
-        if not theta.is_floating_point():
-            raise TypeError(f"{op}: expected {name} of a floating-point dtype, but got {theta.dtype}")
