@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import functional
-from .arguments import Size, lengths
+from .arguments import Size, lengths, short
 from .overrides import overridable
 
 __all__ = ["TRANSFORMS", "ThinPlateSpline", "Transform", "create"]
+
+GRID = (4, 4)  # of a spline that is given nothing else: this very tuple
 
 
 class Transform(nn.Module):
@@ -145,9 +147,9 @@ def _theta(*entries: Tensor) -> Tensor:
 class ThinPlateSpline(Transform):
     """The smoothest map that takes the control points to the points that the parameters name.
 
-    The control points stand on a regular grid over the output, from border to border, row by row; the
-    parameters are their places (x, y) in the input, in that order. Theta (N, 2, K + 3) is linear in them: the
-    system of Bookstein 1989 is solved here once, for all images.
+    The control points stand on a regular grid over the output, from border to border, row by row, or where
+    ``points`` says; the parameters are their places (x, y) in the input, in that order. Theta (N, 2, K + 3)
+    is linear in them: the system of Bookstein 1989 is solved here once, for all images.
 
     Theta is composed in float64, and the constants that it takes stay float64 whatever dtype the module is
     brought to.
@@ -155,24 +157,49 @@ class ThinPlateSpline(Transform):
     Args:
         grid: (rows, columns) of control points, K in all, at least 2 x 2, or one number for both; the paper's
             are 4 x 4.
+        points: any control points instead of a grid, (K, 2), a tensor or what one can be made of: x and y in
+            the output's normalised coordinates. At least three, all different and not on one line. They are
+            constants: no gradient leads to them, and a state does not hold them. Points close to each other
+            compared with the rest make a system that is ill conditioned.
 
     Raises:
-        ValueError: fewer points, or a grid of another kind.
+        ValueError: fewer points, a grid or points of another kind, or both.
+
+    Example:
+        The corners and the middle, of which the middle is moved to the right:
+
+        >>> import torch
+        >>> from stn_ext.transforms import ThinPlateSpline
+        >>> spline = ThinPlateSpline(points=[[-1, -1], [1, -1], [-1, 1], [1, 1], [0, 0]])
+        >>> places = spline.points.clone()
+        >>> places[4, 0] = 0.2
+        >>> theta = spline(places.reshape(1, 10))
+        >>> spline.sample(torch.rand(1, 1, 8, 8), theta).shape
+        torch.Size([1, 1, 8, 8])
     """
 
     points: Tensor
     solution: Tensor
 
-    def __init__(self, grid: Size = (4, 4)) -> None:
-        self.grid = rows, columns = lengths("ThinPlateSpline", "grid", grid, 2)
-        if rows < 2 or columns < 2:
-            raise ValueError(f"ThinPlateSpline: expected a grid of at least 2 x 2 points, but got {grid!r}")
-        super().__init__("thin_plate_spline", tuple(_control_points(self.grid).flatten().tolist()))
+    def __init__(self, grid: Size = GRID, *, points: object = None) -> None:
+        self.grid: tuple[int, ...] | None = None
+        if points is None:
+            self.grid = rows, columns = lengths("ThinPlateSpline", "grid", grid, 2)
+            if rows < 2 or columns < 2:
+                raise ValueError(
+                    f"ThinPlateSpline: expected a grid of at least 2 x 2 points, but got {grid!r}"
+                )
+            control_points = _points_of_grid(self.grid)
+        elif grid is not GRID:
+            raise ValueError(f"ThinPlateSpline: expected either grid or points, but got grid={grid!r} too")
+        else:
+            control_points = _checked_points(points)
+        super().__init__("thin_plate_spline", tuple(control_points.flatten().tolist()))
         self._set_constants(torch.get_default_device())
 
     def _set_constants(self, device: torch.device) -> None:
-        points = _control_points(self.grid)
-        # Known from the grid, and therefore no part of a state.
+        points = torch.tensor(self.identity, dtype=torch.float64, device="cpu").view(-1, 2)
+        # Known from the arguments, and therefore no part of a state.
         self.register_buffer("points", points.to(device), persistent=False)
         self.register_buffer("solution", _spline_solution(points).to(device), persistent=False)
 
@@ -195,13 +222,36 @@ class ThinPlateSpline(Transform):
         return functional.thin_plate_spline_sample(input, theta, self.points, size, **options)
 
     def extra_repr(self) -> str:
-        return f"grid={self.grid}"
+        return f"grid={self.grid}" if self.grid else f"points={len(self.points)}"
 
 
-def _control_points(grid: tuple[int, ...]) -> Tensor:
+def _points_of_grid(grid: tuple[int, ...]) -> Tensor:
     """(K, 2), on the CPU, in float64."""
     y, x = (torch.linspace(-1, 1, length, dtype=torch.float64, device="cpu") for length in grid)
     return torch.cartesian_prod(y, x).flip(1)
+
+
+def _checked_points(given: Any) -> Tensor:
+    """(K, 2), on the CPU, in float64: a spline's control points, which determine it."""
+    try:
+        points = torch.as_tensor(given, dtype=torch.float64, device="cpu").detach()
+    except (TypeError, ValueError, RuntimeError):
+        points = torch.empty(0)
+    if points.ndim != 2 or points.shape[1] != 2:
+        kind = f"a shape {tuple(given.shape)}" if isinstance(given, Tensor) else short(given)
+        raise ValueError(f"ThinPlateSpline: expected points of shape (K, 2), but got {kind}")
+    if not points.isfinite().all():
+        raise ValueError("ThinPlateSpline: expected finite points, but got infinite ones or NaN")
+    count, distinct = len(points), len(points.unique(dim=0))
+    if count != distinct:
+        raise ValueError(f"ThinPlateSpline: expected different points, but of {count} got {distinct} places")
+    # The affine part is found only of points that span the plane.
+    if count < 3 or torch.linalg.matrix_rank(points - points.mean(0)) < 2:
+        raise ValueError(
+            f"ThinPlateSpline: expected points that are not on one line, at least three, but got {count}"
+            f"{' on one line' if count > 2 else ''}"
+        )
+    return points
 
 
 def _spline_solution(points: Tensor) -> Tensor:

@@ -183,6 +183,61 @@ def test_mistakes():
         transforms.create("rotation")((1, 2))
 
 
+SCATTERED = [[-0.9, -1.1], [0.8, -0.7], [0.1, 0.2], [-0.6, 0.9], [1.0, 1.0], [0.3, -0.2]]
+
+
+@pytest.mark.parametrize(
+    "kind", [list, lambda p: tuple(map(tuple, p)), np.array, lambda p: torch.tensor(p, dtype=torch.float64)]
+)
+def test_a_spline_of_any_points_is_that_of_scipy(kind):
+    transform = transforms.create("thin_plate_spline", points=kind(SCATTERED))
+    points = transform.points.numpy()
+    np.testing.assert_array_equal(points, SCATTERED)
+    assert transform.grid is None and "points=6" in repr(transform)
+    places = torch.from_numpy(points + 0.2 * np.random.default_rng(0).normal(size=points.shape))
+    theta = transform(places.reshape(1, 12))[0]
+    scipy = pytest.importorskip("scipy.interpolate")
+    oracle = scipy.RBFInterpolator(points, places.numpy(), kernel="thin_plate_spline", degree=1)
+    at = np.random.default_rng(0).uniform(-1.5, 1.5, (50, 2))
+    np.testing.assert_allclose(spline_values(theta, transform.points, at), oracle(at), atol=1e-10)
+
+
+def test_a_grid_of_points_is_the_grid():
+    grid = ThinPlateSpline((3, 5))
+    same = ThinPlateSpline(points=grid.points)
+    assert same.identity == grid.identity and torch.equal(same.solution, grid.solution)
+    for module in (same.half(), copy.deepcopy(same), saved_and_loaded(same)):
+        assert torch.equal(module.points, grid.points) and torch.equal(module.solution, grid.solution)
+    with torch.device("meta"):
+        away = ThinPlateSpline(points=SCATTERED)
+    assert away.points.is_meta
+    assert torch.equal(away.to_empty(device="cpu").solution, ThinPlateSpline(points=SCATTERED).solution)
+
+
+@pytest.mark.parametrize(
+    "points, message",
+    [
+        ([[0, 0], [1, 0]], "not on one line, at least three, but got 2"),
+        ([[0, 0], [1, 1], [2, 2], [0.5, 0.5]], "but got 4 on one line"),
+        ([[0, 0], [1, 0], [0, 1], [1, 0]], "different points, but of 4 got 3 places"),
+        ([[0, 0], [1, 0], [0, float("nan")]], "finite points"),
+        ([0, 1, 2], r"points of shape \(K, 2\), but got \[0, 1, 2\]"),
+        (torch.zeros(3, 3), r"points of shape \(K, 2\), but got a shape \(3, 3\)"),
+        (torch.zeros(0, 2), "at least three, but got 0"),
+        ("corners", "but got 'corners'"),
+        (3, "but got 3"),
+    ],
+)
+def test_points_that_make_no_spline(points, message):
+    with pytest.raises(ValueError, match=f"^ThinPlateSpline: expected .*{message}"):
+        ThinPlateSpline(points=points)
+
+
+def test_either_a_grid_or_points():
+    with pytest.raises(ValueError, match=r"either grid or points, but got grid=\(3, 3\) too"):
+        ThinPlateSpline((3, 3), points=SCATTERED)
+
+
 @pytest.mark.parametrize("grid", [3, [3, 3], np.array([3, 3])])
 def test_a_grid_of_whatever_holds_integers(grid):
     assert ThinPlateSpline(grid).grid == (3, 3)
