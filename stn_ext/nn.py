@@ -48,7 +48,8 @@ class SpatialTransformer(nn.Module):
             module's own ``training`` alone.
         identity: False leaves the localisation network as it is, for one that starts elsewhere or ends in
             something else than an ``nn.Linear``.
-        options: the transform's own, such as ``grid`` of a thin plate spline.
+        options: the transform's own, such as ``grid`` or ``points`` of a thin plate spline. ``aspect=False``
+            of rotation and similarity turns the normalised square, as the paper does, not the picture.
 
     Raises:
         ValueError: an unknown transform, or an option that is unknown or of a value that it cannot have; a
@@ -174,7 +175,7 @@ class SpatialTransformer(nn.Module):
             self._check_start(x, parameters)
         if self.training and any(self.jitter):
             parameters = parameters + torch.randn_like(parameters) * parameters.new_tensor(self.jitter)
-        return self.transform(parameters)
+        return self.transform(parameters, x.shape[-2:], self.align_corners)
 
     def sample(self, x: Tensor, theta: Tensor) -> Tensor:
         """Warps x by a theta that is given, to the size and with the options of this module."""

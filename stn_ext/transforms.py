@@ -1,7 +1,9 @@
 """The families of maps: from a localisation network's parameters to theta, and by theta to the warped image.
 
-Coordinates are the normalised ones of Jaderberg et al. 2015: both axes run from -1 to 1 over the image,
-so on an image that is not square an angle is one of the normalised square, not of the picture.
+Coordinates are the normalised ones of Jaderberg et al. 2015: both axes run from -1 to 1 over the image. What
+rotation and similarity turn is the picture, whose pixels keep their distances, where its size is said, as
+:class:`stn_ext.nn.SpatialTransformer` does. Without, or with their option ``aspect=False``, it is the
+normalised square, which a picture that is not square shows sheared.
 """
 
 from __future__ import annotations
@@ -29,13 +31,16 @@ class Transform(nn.Module):
 
     Called with parameters (N, P) of a floating dtype, it returns theta, on the same device and of the same
     dtype, or float32 where that is narrower: constants are added to the parameters, of which half precision
-    would leave little. ``identity`` holds the P parameters at which theta is the identity, and
-    ``sample(input, theta, size, **options)`` warps by theta, with the options of
+    would leave little. Given the size (H, W) of the input that theta will read, and the sampler's
+    align_corners, a transform with an angle and ``aspect`` turns and scales in the input's pixels; others do
+    not ask. Translations are normalised in any case. ``identity`` holds the P parameters at which theta is
+    the identity, and ``sample(input, theta, size, **options)`` warps by theta, with the options of
     :func:`stn_ext.affine_sample`. Where it is ``composable``, two thetas are one
     (:func:`stn_ext.geometry.compose`).
     """
 
     composable = False
+    aspect = False
 
     def __init__(self, name: str, identity: tuple[float, ...]) -> None:
         super().__init__()
@@ -45,8 +50,11 @@ class Transform(nn.Module):
     def num_parameters(self) -> int:
         return len(self.identity)
 
-    def forward(self, parameters: Tensor) -> Tensor:
-        return self.theta(_widened(parameters, self.name, self.num_parameters))
+    def forward(self, parameters: Tensor, in_size: Size | None = None, align_corners: bool = False) -> Tensor:
+        theta = self.theta(_widened(parameters, self.name, self.num_parameters))
+        if in_size is None or not self.aspect:
+            return theta
+        return _in_pixels(theta, self.name, in_size, align_corners)
 
     def theta(self, parameters: Tensor) -> Tensor:
         """Theta of parameters in at least float32."""
@@ -75,6 +83,21 @@ def _widened(parameters: Tensor, name: str, count: int) -> Tensor:
     return parameters.to(torch.promote_types(parameters.dtype, torch.float32))
 
 
+@overridable
+def _in_pixels(theta: Tensor, name: str, in_size: Size, align_corners: bool) -> Tensor:
+    """Theta that does to the picture what it did to the normalised square; its translation stays.
+
+    The linear part A becomes D^-1 A D, where D = diag(W / 2, H / 2), or (W - 1) / 2 and (H - 1) / 2 between
+    aligned corners, makes pixels of coordinates. Of a square picture no bit changes.
+    """
+    sizes = lengths(f"transform {name!r}", "in_size", in_size, 2, least=0)
+    extents = [length - 1 if align_corners else length for length in sizes]
+    # No pixel or one has no direction. Of a program's sizes, which vary, that cannot be asked.
+    height, width = (1 if type(length) is int and length < 1 else length for length in extents)
+    (a, b, x), (c, d, y) = (row.unbind(1) for row in theta.unbind(1))
+    return _theta(a, b * (height / width), x, c * (width / height), d, y)
+
+
 class Matrix(Transform):
     """Whose theta is a matrix, which a function composes of the parameters alone."""
 
@@ -99,6 +122,27 @@ class Matrix(Transform):
         self, input: Tensor, theta: Tensor, size: Sequence[int] | None = None, **options: Any
     ) -> Tensor:
         return self.sampler(input, theta, size, **options)
+
+
+class TurningMatrix(Matrix):
+    """With an angle: of the picture, where its size is known, or without aspect of the normalised square."""
+
+    def __init__(
+        self,
+        name: str,
+        identity: tuple[float, ...],
+        compose: Callable[[Tensor], Tensor],
+        /,
+        *,
+        aspect: bool = True,
+    ) -> None:
+        super().__init__(name, identity, compose)
+        if not isinstance(aspect, bool):
+            raise TypeError(f"transform {name!r}: expected aspect of type bool, but got {short(aspect)}")
+        self.aspect = aspect
+
+    def extra_repr(self) -> str:
+        return self.name if self.aspect else f"{self.name}, aspect=False"
 
 
 def affine(parameters: Tensor) -> Tensor:
@@ -275,12 +319,13 @@ TRANSFORMS: dict[str, Callable[..., Transform]] = {
     "affine": partial(Matrix, "affine", (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), affine),
     "attention": partial(Matrix, "attention", (1.0, 0.0, 0.0), attention),
     "translation": partial(Matrix, "translation", (0.0, 0.0), translation),
-    "rotation": partial(Matrix, "rotation", (0.0,), rotation),
-    "similarity": partial(Matrix, "similarity", (1.0, 0.0, 0.0, 0.0), similarity),
+    "rotation": partial(TurningMatrix, "rotation", (0.0,), rotation),
+    "similarity": partial(TurningMatrix, "similarity", (1.0, 0.0, 0.0, 0.0), similarity),
     "projective": partial(Matrix, "projective", (0.0,) * 8, projective, functional.projective_sample),
     "thin_plate_spline": ThinPlateSpline,
 }
-"""Each name's transform, made by a call with its own options, of which only thin_plate_spline has any."""
+"""Each name's transform, made by a call with its own options: aspect of rotation and similarity, grid or
+points of thin_plate_spline."""
 
 
 def create(name: str, **options: Any) -> Transform:

@@ -51,7 +51,7 @@ def test_each_look_sees_what_the_one_before_found(transform):
     x = torch.rand(2, 2, 12, 14)
     warped, theta = module(x, return_theta=True)
     seen, said = module.localization.seen, module.localization.said
-    thetas = [once.transform(parameters) for parameters in said]
+    thetas = [once.transform(parameters, (12, 14)) for parameters in said]
     first = geometry.compose(thetas[0], thetas[1])
     assert torch.equal(seen[0], x)
     assert torch.equal(seen[1], full.sample(x, thetas[0]))

@@ -49,6 +49,7 @@ NETWORKS = {
     "antialias": lambda: network(transformer("thin_plate_spline", size=(6, 7), antialias=True)),
     "filled": lambda: network(transformer("affine", fill=torch.tensor([0.1, 0.2, 0.3]))),
     "nearest": lambda: network(transformer("projective", mode="nearest", align_corners=True)),
+    "turned": lambda: network(transformer("similarity", align_corners=True)),
     "in parallel": lambda: network(transformer("affine"), transformer("thin_plate_spline")),
 }
 networks = pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS.keys())

@@ -288,6 +288,24 @@ def test_repr_names_the_transform():
     assert "Matrix(similarity)" in repr(SpatialTransformer(localization(4), "similarity"))
 
 
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("aspect", [False, True])
+def test_a_picture_that_is_not_square_is_turned_as_it_is(aspect, align_corners):
+    """A square of 20 x 20 pixels turned by 45 degrees is as high as wide, unless aspect is left aside."""
+    x = torch.zeros(1, 1, 60, 120)
+    x[..., 20:40, 50:70] = 1
+    options = {} if aspect else {"aspect": False}
+    module = SpatialTransformer(localization(1, 1), "rotation", align_corners=align_corners, **options)
+    with torch.no_grad():
+        module.localization[-1].bias.fill_(torch.pi / 4)
+    seen = module(x)[0, 0] > 0.5
+    height, width = seen.any(1).sum(), seen.any(0).sum()
+    if aspect:
+        assert abs(height - 28) <= 2 and abs(width - 28) <= 2  # 20 times the root of 2
+    else:
+        assert width - height > 10
+
+
 @pytest.mark.parametrize("transform", TRANSFORMS)
 def test_transformers_at_several_depths_learn_together(transform):
     parameters = create(transform).num_parameters

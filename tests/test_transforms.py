@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from stn_ext import transforms
+from stn_ext import geometry, transforms
 from stn_ext.transforms import TRANSFORMS, ThinPlateSpline
 
 
@@ -181,6 +181,59 @@ def test_mistakes():
         transforms.create("rotation")(torch.zeros(2, 3))
     with pytest.raises(TypeError, match="'rotation': expected a tensor of parameters, but got tuple"):
         transforms.create("rotation")((1, 2))
+
+
+TURNS = {"rotation": [[0.7], [-2.0]], "similarity": [[1.3, 0.7, 0.2, -0.1], [0.6, -2.0, 0.0, 0.3]]}
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("name", TURNS)
+def test_a_picture_is_turned_as_it_is(name, align_corners):
+    """Found again in pixels; without its size, or without aspect, it is the square that is turned."""
+    given = torch.tensor(TURNS[name], dtype=torch.float64)
+    theta = transforms.create(name)(given, (60, 120), align_corners)
+    found = geometry.parameters(theta, (60, 120), align_corners=align_corners)
+    scale, angle = (
+        (given[:, 0], given[:, 1]) if name == "similarity" else (torch.ones(2).double(), given[:, 0])
+    )
+    torch.testing.assert_close(found.angle, angle)
+    torch.testing.assert_close(found.scale, scale[:, None].expand(2, 2))
+    torch.testing.assert_close(found.shear, torch.zeros(2).double(), rtol=0, atol=1e-12)
+    square = transforms.create(name)(given)
+    assert torch.equal(theta[:, :, 2], square[:, :, 2]) and not torch.equal(theta, square)
+    assert torch.equal(transforms.create(name, aspect=False)(given, (60, 120), align_corners), square)
+    for size in ((60, 60), 5, (1, 1), (0, 0)):
+        assert torch.equal(transforms.create(name)(given, size, align_corners), square)
+    for size in ((1, 7), (7, 1), (0, 7)):
+        assert transforms.create(name)(given, size, align_corners).isfinite().all()
+
+
+def test_pictures_that_are_turned_in_steps_are_turned_at_once():
+    one, other = (torch.tensor([[s, a, 0.1, 0.2]]).double() for s, a in ((1.2, 0.4), (0.9, -1.1)))
+    similarity = transforms.create("similarity")
+    both = geometry.compose(similarity(one, (30, 50)), similarity(other, (30, 50)))
+    found = geometry.parameters(both, (30, 50))
+    torch.testing.assert_close(found.angle, one[:, 1] + other[:, 1])
+    torch.testing.assert_close(found.scale, (one[:, 0] * other[:, 0]).expand(1, 2))
+
+
+@pytest.mark.parametrize("name", sorted(set(TRANSFORMS) - set(TURNS)))
+def test_the_others_do_not_ask_for_a_size(name):
+    transform = transforms.create(name)
+    parameters = torch.rand(2, transform.num_parameters)
+    assert torch.equal(transform(parameters, (3, 9), True), transform(parameters))
+    with pytest.raises(ValueError, match="takes no such options: aspect"):
+        transforms.create(name, aspect=True)
+
+
+def test_mistakes_of_aspect():
+    with pytest.raises(
+        TypeError, match=r"^transform 'rotation': expected aspect of type bool, but got 'yes'"
+    ):
+        transforms.create("rotation", aspect="yes")
+    with pytest.raises(ValueError, match=r"^transform 'rotation': expected in_size of two .* got \(3,\)"):
+        transforms.create("rotation")(torch.zeros(1, 1), (3,))
+    assert "aspect=False" in repr(transforms.create("similarity", aspect=False))
 
 
 SCATTERED = [[-0.9, -1.1], [0.8, -0.7], [0.1, 0.2], [-0.6, 0.9], [1.0, 1.0], [0.3, -0.2]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from typing import Any
 
 import torch
 from torch import nn
@@ -66,6 +67,8 @@ def create_model(
     if localization == "regression" and start_scale != 1:
         raise ValueError("a start_scale is for the localization 'heatmap' only")
     parts = NETS[net]
+    # As the paper has it, and as checkpoints were trained: angles are of the normalised square.
+    square: dict[str, Any] = {"aspect": False} if transform in ("rotation", "similarity") else {}
 
     def localizer() -> nn.Module:
         if localization == "heatmap":
@@ -78,7 +81,13 @@ def create_model(
         classifier = parts.classifier(seen, num_classes, width or parts.width(seen))
         transformers = [
             SpatialTransformer(
-                localizer(), transform, warp_size, antialias=antialias, iterations=iterations, jitter=jitter
+                localizer(),
+                transform,
+                warp_size,
+                antialias=antialias,
+                iterations=iterations,
+                jitter=jitter,
+                **square,
             )
             for _ in range(num_transformers)
         ]
