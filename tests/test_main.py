@@ -147,6 +147,15 @@ def test_train_writes_tensorboard_events(trained):
     assert (shown[0].width, shown[0].height) == (5 * (2 * 28 + 2) + 2, 4 * (28 + 2) + 2)
 
 
+def test_tensorboard_gets_pictures_every_so_many_epochs_and_of_the_last(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(tmp_path, *SMALL[:2], "--limit", "100", "--num_epoch", "5", "--num_freq_disp", "2")
+    events = EventAccumulator(str(tmp_path / "log/stn/mnist"), size_guidance={"images": 0})
+    events.Reload()
+    assert [event.step for event in events.Images("input and warped")] == [0, 2, 4, 5]
+
+
 def test_training_continued_after_kill_9_ends_with_the_same_bits(trained, tmp_path):
     options = [*SMALL, "--num_epoch", "3", "--lr_stn", "0.002", *directories(tmp_path)]
     first = tmp_path / "checkpoints/stn/mnist/model_epoch00001.pth"
@@ -332,6 +341,16 @@ def test_test_writes_what_went_in_and_what_the_classifier_saw(tested, trained):
     assert output.shape == (28, 28) and output.dtype == np.uint8
     assert not np.array_equal(output, read[49])  # the transformer has learned to move it
     assert np.corrcoef(output.flatten(), read[49].flatten())[0, 1] > 0.5
+
+
+def test_the_page_of_a_test_has_the_first_images_and_the_files_have_all(trained, tmp_path):
+    shutil.copytree(trained[0] / "checkpoints", tmp_path / "checkpoints")
+    options = "--limit", "30", "--report_limit", "4", *directories(tmp_path)
+    assert "the first 4 of 30 images" in succeed("main.py", "--mode", "test", *options)
+    written = tmp_path / "results/stn/mnist"
+    assert len(list((written / "images").iterdir())) == 8
+    assert len((written / "predictions.csv").read_text().splitlines()) == 31
+    assert json.loads((written / "metrics.json").read_text())["num_images"] == 30
 
 
 def test_test_takes_the_asked_epoch_and_names_with_four_digits(trained, tmp_path):

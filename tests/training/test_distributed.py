@@ -126,6 +126,20 @@ def test_two_processes_with_every_option_of_the_steps_go_on_with_the_same_bits(t
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_two_processes_train_compiled_and_go_on_with_the_same_bits(tmp_path):
+    options = [*OPTIONS[:-4], "--limit", "120", "--batch_size", "16", "--lr_policy", "step", "--compile"]
+    for root, *epochs in ((tmp_path / "straight", 2), (tmp_path / "twice", 1, 2)):
+        for number in epochs:
+            again = ["--train_continue", "on"] if number > epochs[0] else []
+            where = [*again, *directories(root)]
+            succeed("main.py", *options, "--num_epoch", number, *where, prefix=TORCHRUN)
+    one, other = (
+        torch.load(root / "checkpoints/stn/mnist/model_epoch00002.pth", weights_only=True)["model"]
+        for root in (tmp_path / "straight", tmp_path / "twice")
+    )
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
 def test_a_mistake_is_told_once(tmp_path):
     done = run("main.py", *OPTIONS, "--limit", "5", *directories(tmp_path), prefix=TORCHRUN)
     assert done.returncode != 0
