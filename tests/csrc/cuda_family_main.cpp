@@ -106,7 +106,7 @@ void run(const Header& h, FILE* problems, FILE* results) {
 // More blocks than a launch takes is an error, before anything is read.
 void check_too_many_blocks() {
   Problem p{};
-  for (Axis& axis : p.axis) axis = axis_of(1, 1, Padding::zeros, false);
+  for (Axis& axis : p.axis) axis = axis_of(1, 1, stn::Padding::zeros, false);
   p.maps = int64_t{1} << 31;
   p.channels = 1;
   p.images = p.maps;
