@@ -111,33 +111,28 @@ def test_two_processes_continue_with_the_same_bits(trained, tmp_path):
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_two_processes_with_every_option_of_the_steps_go_on_with_the_same_bits(tmp_path):
-    options = [*OPTIONS[:-4], "--limit", "120", "--batch_size", "16", "--lr_policy", "step"]
-    options += ["--amp", "bf16", "--accumulate", "2", "--augment", "--clip_grad", "1", "--ema", "0.5"]
-    for root, *epochs in ((tmp_path / "straight", 2), (tmp_path / "twice", 1, 2)):
+def assert_goes_on_with_the_same_bits(root, *options, weights):
+    """Two epochs at once and one after the other, by two processes."""
+    options = [*OPTIONS[:-4], "--limit", "120", "--batch_size", "16", "--lr_policy", "step", *options]
+    for name, *epochs in (("straight", 2), ("twice", 1, 2)):
         for number in epochs:
             again = ["--train_continue", "on"] if number > epochs[0] else []
-            where = [*again, *directories(root)]
+            where = [*again, *directories(root / name)]
             succeed("main.py", *options, "--num_epoch", number, *where, prefix=TORCHRUN)
     one, other = (
-        torch.load(root / "checkpoints/stn/mnist/model_epoch00002.pth", weights_only=True)["averaged"]
-        for root in (tmp_path / "straight", tmp_path / "twice")
+        torch.load(root / name / "checkpoints/stn/mnist/model_epoch00002.pth", weights_only=True)[weights]
+        for name in ("straight", "twice")
     )
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_two_processes_with_every_option_of_the_steps_go_on_with_the_same_bits(tmp_path):
+    options = ["--amp", "bf16", "--accumulate", "2", "--augment", "--clip_grad", "1", "--ema", "0.5"]
+    assert_goes_on_with_the_same_bits(tmp_path, *options, weights="averaged")
 
 
 def test_two_processes_train_compiled_and_go_on_with_the_same_bits(tmp_path):
-    options = [*OPTIONS[:-4], "--limit", "120", "--batch_size", "16", "--lr_policy", "step", "--compile"]
-    for root, *epochs in ((tmp_path / "straight", 2), (tmp_path / "twice", 1, 2)):
-        for number in epochs:
-            again = ["--train_continue", "on"] if number > epochs[0] else []
-            where = [*again, *directories(root)]
-            succeed("main.py", *options, "--num_epoch", number, *where, prefix=TORCHRUN)
-    one, other = (
-        torch.load(root / "checkpoints/stn/mnist/model_epoch00002.pth", weights_only=True)["model"]
-        for root in (tmp_path / "straight", tmp_path / "twice")
-    )
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert_goes_on_with_the_same_bits(tmp_path, "--compile", weights="model")
 
 
 def test_a_mistake_is_told_once(tmp_path):

@@ -185,7 +185,9 @@ STN_INLINE void copy_window(const E* from, int64_t row, const Window& w, E* to) 
 }
 
 // Whether all channels of a pixel are moved together.
-STN_INLINE bool lie_side_by_side(const Problem& p) { return p.input.channel == 1 && p.output.channel == 1; }
+STN_INLINE bool lie_side_by_side(const Problem& p) {
+  return is_interleaved(p.input) && is_interleaved(p.output);
+}
 
 // window: null, or of the image, and memory for it.
 template <class E>

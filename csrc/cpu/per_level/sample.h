@@ -2,6 +2,7 @@
 // a vector of channels of one pixel. Included by level sources only; see problem.h.
 #pragma once
 
+#include "group_window.h"
 #include "locate.h"
 
 namespace stn::cpu {
