@@ -47,7 +47,7 @@ def draw_bars(rows: list[dict]) -> Figure:
         panel.set_yscale("log", base=2)
         panel.yaxis.set_major_formatter("{x:g}")
         panel.set(title=f"{pass_name}, {threads} thread(s)", ylabel="times PyTorch's speed")
-    panels[-1, 0].set_xticks(range(len(cases)), cases, rotation=15)
+    panels[-1, 0].set_xticks(range(len(cases)), cases, rotation=30, ha="right")
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(names))
     return figure
 
