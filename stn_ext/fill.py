@@ -36,7 +36,7 @@ def sample(
     if exact:
         value = _held(op, value, input.dtype)
     is_constant = value.shape in ((), (1,), (input.shape[1],)) and not _is_differentiated(value)
-    if is_constant and (exact or not input.is_cuda):
+    if is_constant:
         return autograd.sample(input, theta, points, None, index, value, *options)
     return _composed(op, input, theta, points, index, options, value, exact)
 

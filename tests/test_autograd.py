@@ -220,8 +220,6 @@ def raw_arguments(kind, device, tangent=False, index=None, filled=False):
 @pytest.mark.parametrize("filled", (False, True))
 def test_an_operator_called_by_itself_has_first_derivatives(kind, tangent, index, filled, device):
     """In C++: the bits that stn_ext.autograd gives, whatever is asked for."""
-    if filled and device.type == "cuda":
-        pytest.skip("on CUDA fills are composed")
     (x, theta, points, along, *rest), options = raw_arguments(kind, device, tangent, index, filled)
     grad = torch.randn(2, x.shape[1], *kind.size, device=device)
     for needed in itertools.product((False, True), repeat=3 if tangent else 2):

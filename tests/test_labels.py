@@ -24,8 +24,10 @@ def nearest(kind, images, theta, size, outside=0, **options):
     numbers = numbers.view(1, 1, *images.shape[2:]).expand(len(theta), 1, *images.shape[2:])
     at = kind.composed(numbers, theta, size, mode="nearest", **options).long()
     beyond = torch.full((*images.shape[:2], 1), outside, dtype=images.dtype, device=images.device)
-    values = torch.cat([beyond, images.flatten(2)], dim=2)
-    return torch.stack([image[:, place[0]] for image, place in zip(values, at, strict=True)])
+    # On the CPU: on GPUs PyTorch's unsigned integers cannot be indexed.
+    values, at = torch.cat([beyond, images.flatten(2)], dim=2).cpu(), at.cpu()
+    found = torch.stack([image[:, place[0]] for image, place in zip(values, at, strict=True)])
+    return found.to(images.device)
 
 
 @kinds

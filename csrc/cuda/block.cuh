@@ -90,6 +90,15 @@ inline Tiles output_tiles(const Problem& p, int lanes) {
   return t;
 }
 
+// Tiles of which a thread has kTogether pixels and no more.
+inline Tiles one_band(int64_t height, Tiles t) {
+  t.rows /= t.bands;
+  t.bands = 1;
+  t.down = divisor(ceil_div(height, t.rows));
+  t.per_map = int64_t{1} * t.across.by * t.down.by * t.slices.by * t.groups.by;
+  return t;
+}
+
 // Lanes that share a pixel of images whose channels lie side by side, so that they read sectors together.
 inline int lanes_of(const Problem& p, const Batch& images, int64_t element) {
   int lanes = 1;
@@ -97,16 +106,24 @@ inline int lanes_of(const Problem& p, const Batch& images, int64_t element) {
   return lanes > 2 ? lanes : 1;
 }
 
+constexpr int64_t kMostBlocks = 0x7fffffff;
+
 template <class... Parameters, class... Arguments>
 cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks, int64_t threads, cudaStream_t stream,
                    const Arguments&... arguments) {
-  constexpr int64_t most = 0x7fffffff;
-  if (blocks > most) return cudaErrorInvalidConfiguration;
+  if (blocks > kMostBlocks) return cudaErrorInvalidConfiguration;
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(static_cast<unsigned>(blocks));
   config.blockDim = dim3(static_cast<unsigned>(threads));
   config.stream = stream;
   return cudaLaunchKernelEx(&config, kernel, arguments...);
+}
+
+// Of blocks that each take parts of the work until none is left: of work that may turn out to be none.
+template <class... Parameters, class... Arguments>
+cudaError_t launch_loop(void (*kernel)(Parameters...), int64_t parts, int64_t threads, cudaStream_t stream,
+                        const Arguments&... arguments) {
+  return launch(kernel, parts < kLoopBlocks ? parts : kLoopBlocks, threads, stream, arguments...);
 }
 
 }  // namespace stn::cuda

@@ -166,10 +166,10 @@ __device__ void plan_memory(const Problem& p, const Part& part, const Tiles& t, 
 
 // By all threads of a block, whose plan is complete when it returns. output: the output, or its gradient.
 template <MapKind kind, class T>
-__device__ void plan_tile(const Problem& p, const Tiles& t, const Batch& output, Plan<kind, T>* plan) {
+__device__ void plan_tile(const Problem& p, const Part& part, const Tiles& t, const Batch& output,
+                          Plan<kind, T>* plan) {
   if (thread_number() < plan->dims) {
     STN_RARE();
-    const Part part(p, t, blockIdx.x);
     plan_axis(p, part, t, thread_number(), plan);
     if (thread_number() == 0) plan_memory(p, part, t, output, plan);
   }

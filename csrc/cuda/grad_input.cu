@@ -7,31 +7,24 @@ namespace stn::cuda {
 namespace {
 
 // Clears a block's share of the words that the first chunk of images needs.
-__device__ inline void clear_words(const Part& part, const Tiles& tiles, const Words& words) {
-  const bool own = words.one_to_one;  // the words of the block's own image
-  if (own && part.map >= words.images) return;
-  const int64_t first = own ? part.map : 0, images = own ? 1 : words.images;
-  const int64_t blocks = own ? tiles.per_map : gridDim.x, block = own ? part.place : blockIdx.x;
-  const int64_t count = images * words.batch;
-  for (Word* digit = words.data; digit;
-       digit = words.second && digit == words.data ? digit + words.second : nullptr) {
+__device__ inline void clear_words(const Problem& p, const Words& words) {
+  const int64_t count = words.images_here(p) * words.batch, step = int64_t{1} * gridDim.x * blockDim.x;
 #pragma unroll 4
-    for (int64_t k = block * blockDim.x + thread_number(); k < count; k += blocks * blockDim.x) {
-      digit[first * words.batch + k] = 0;
-    }
+  for (int64_t k = int64_t{1} * blockIdx.x * blockDim.x + thread_number(); k < count; k += step) {
+    words.data[k] = 0;
+    if (words.second) words.data[words.second + k] = 0;
   }
 }
 
 // The largest magnitude, among those that are finite, of what each image's sums are of.
 template <class S, MapKind kind, bool tangent>
-__global__ void __launch_bounds__(kMostThreads, sizeof(S) == 8 || tangent ? 2 : 4)
-    largest(const __grid_constant__ Problem p, const __grid_constant__ Tiles tiles,
-            const __grid_constant__ Words words, Word* to) {
+__device__ void largest_part(const Problem& p, const Tiles& tiles, const Words& words, uint32_t block) {
   using T = Computed<S>;
   __shared__ T mosts[kMostWarps];
-  const Part part(p, tiles, blockIdx.x);
-  if (is_gathered(p, words, part.map)) return;
-  clear_words(part, tiles, words);
+  Part part;
+  int64_t image, place;
+  find_part(p, tiles, words, block, &part, &image, &place);
+  __syncthreads();  // what is shared is that of the part before until here
   T weight[kTogether];
   if constexpr (tangent) {
     __shared__ Plan<kind, T> plan;
@@ -60,10 +53,20 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(S) == 8 || tangent ? 2 : 
   __syncthreads();
   if (thread_number() != 0) return;
   for (int w = 1; w < static_cast<int>(blockDim.x) / kWarp; ++w) most = fmax(most, mosts[w]);
-  atomicMax(to + (p.index         ? p.index[part.map]
-                  : p.images == 1 ? 0
-                                  : part.map),
-            static_cast<Word>(magnitude_bits(most)));
+  atomicMax(words.largest + image, static_cast<Word>(magnitude_bits(most)));
+}
+
+template <class S, MapKind kind, bool tangent>
+__global__ void __launch_bounds__(kMostThreads, sizeof(S) == 8 || tangent ? 2 : 4)
+    largest(const __grid_constant__ Problem p, const __grid_constant__ Tiles tiles,
+            const __grid_constant__ Words words) {
+  clear_words(p, words);
+  Words all = words;
+  all.images = p.images;
+  const int64_t parts = (words.one_to_one ? all.images_here(p) : p.maps) * tiles.per_map;
+#pragma unroll 1
+  for (int64_t b = blockIdx.x; b < parts; b += gridDim.x)
+    largest_part<S, kind, tangent>(p, tiles, all, static_cast<uint32_t>(b));
 }
 
 // Bytes of grad_input before an image's value number k, in the words' order.
@@ -81,14 +84,13 @@ constexpr int kConverted = 8;  // values of a thread
 
 // Words to values; more: whether the words are to be 0 for images that follow.
 template <class S>
-__global__ void __launch_bounds__(kMostThreads, 4)
-    convert(const __grid_constant__ Problem p, const __grid_constant__ Words words,
-            const __grid_constant__ Divisor parts, bool more) {
+__device__ void convert_part(const Problem& p, const Words& words, const Divisor& parts, bool more,
+                             uint32_t block) {
   using T = Computed<S>;
-  const uint32_t image = parts.quotient(blockIdx.x), part = blockIdx.x - image * parts.by;
-  if (is_gathered(p, words, image)) return;
+  const uint32_t place = parts.quotient(block), part = block - place * parts.by;
+  const int64_t image = words.image_at(place);
   const int e = exponent_of(static_cast<MagnitudeBits<T>>(words.largest[image]));
-  Word* from = words.data + image * words.batch;
+  Word* from = words.data + place * words.batch;
   char* to = p.grad_input.data + image * p.grad_input.batch;
 #pragma unroll 1
   for (int n = 0; n < kConverted; ++n) {
@@ -101,6 +103,16 @@ __global__ void __launch_bounds__(kMostThreads, 4)
     from[k] = 0;
     if (words.second) from[k + words.second] = 0;
   }
+}
+
+template <class S>
+__global__ void __launch_bounds__(kMostThreads, 4)
+    convert(const __grid_constant__ Problem p, const __grid_constant__ Words words,
+            const __grid_constant__ Divisor parts, bool more) {
+  const int64_t all = words.images_here(p) * parts.by;
+#pragma unroll 1
+  for (int64_t b = blockIdx.x; b < all; b += gridDim.x)
+    convert_part<S>(p, words, parts, more, static_cast<uint32_t>(b));
 }
 
 // ---- launches ----
@@ -126,6 +138,9 @@ int64_t images_together(const Problem& p) {
   return count < p.images ? count : p.images;
 }
 
+// Before the sums: how many maps are left to scatter, images' largest magnitudes, and which maps.
+int64_t header_words(const Problem& p) { return 1 + p.images + (p.maps + 1) / 2; }
+
 // In the order of grad_input's elements, or else in planes.
 void lay_out(const Problem& p, int64_t size, Words* w) {
   const int64_t pixels = w->batch / p.channels;
@@ -145,12 +160,12 @@ void lay_out(const Problem& p, int64_t size, Words* w) {
 Words words_of(const Problem& p, void* scratch) {
   Words w{};
   w.images = images_together(p);
-  w.largest = static_cast<Word*>(scratch);
-  w.data = static_cast<Word*>(scratch) + p.images;
+  w.largest = static_cast<Word*>(scratch) + 1;
+  w.data = static_cast<Word*>(scratch) + header_words(p);
   w.batch = values_of_an_image(p);
   w.second = words_of_a_sum(p) > 1 ? w.images * w.batch : 0;
   w.one_to_one = one_to_one(p);
-  w.may_gather = may_gather(p);
+  if (may_gather(p)) w.leftover = {static_cast<Word*>(scratch), reinterpret_cast<int*>(w.largest + p.images)};
   with_storage(p.storage, [&](auto element) {
     using S = decltype(element);
     lay_out(p, sizeof(S), &w);
@@ -162,65 +177,46 @@ Words words_of(const Problem& p, void* scratch) {
   return w;
 }
 
-// The maps from `first` on, as many as there are images.
-Problem part_of(Problem p, int64_t first, int64_t count, bool own_maps) {
-  p.grad_input.data += first * p.grad_input.batch;
-  p.input = p.grad_input;  // which plans point into
-  if (!own_maps) return p;
-  const auto advance = [&](Numbers& n) {
-    if (!n.data) return;
-    const int64_t size = n.storage == Storage::f64 ? 8 : n.storage == Storage::f32 ? 4 : 2;
-    n.data = static_cast<const char*>(n.data) + first * streams_of(p.kind) * p.basis * size;
-  };
-  advance(p.theta);
-  advance(p.tangent);
-  p.grad.data += first * p.grad.batch;
-  p.maps = p.images = count;
-  return p;
-}
-
 cudaError_t launch_largest(const Problem& p, const Words& words, cudaStream_t stream) {
   const Tiles tiles = one_band(p.axis[1].out, output_tiles(p, 1));
   return with_all(p, [&](auto element, auto kind, auto tangent) {
     using S = decltype(element);
     // Without a tangent, the map does not matter.
     constexpr MapKind known = tangent.value ? kind.value : MapKind::affine;
-    return launch(largest<S, known, tangent.value>, tiles.blocks(p.maps), tiles.threads, stream, p, tiles,
-                  words, const_cast<Word*>(words.largest));
+    return launch_loop(largest<S, known, tangent.value>, tiles.blocks(p.maps), tiles.threads, stream, p,
+                       tiles, words);
   });
 }
 
 cudaError_t launch_convert(const Problem& p, const Words& words, bool more, cudaStream_t stream) {
   const Divisor parts = divisor(ceil_div(words.batch, kConverted * kMostThreads));
   return with_storage(p.storage, [&](auto element) {
-    return launch(convert<decltype(element)>, parts.by * words.images, kMostThreads, stream, p, words, parts,
-                  more);
+    return launch_loop(convert<decltype(element)>, parts.by * words.images, kMostThreads, stream, p, words,
+                       parts, more);
   });
 }
 
 }  // namespace
 
 int64_t grad_input_scratch(const Problem& p) {
-  const int64_t words = images_together(p) * values_of_an_image(p) * words_of_a_sum(p) + p.images;
+  const int64_t words = images_together(p) * values_of_an_image(p) * words_of_a_sum(p) + header_words(p);
   return words * static_cast<int64_t>(sizeof(Word));
 }
 
-cudaError_t launch_grad_input(const Problem& p, void* scratch, cudaStream_t stream) {
-  cudaError_t error = may_gather(p) ? launch_gather(p, stream) : cudaSuccess;
-  if (error != cudaSuccess) return error;
-  const Words all = words_of(p, scratch);
-  const auto bytes = static_cast<size_t>(p.images) * sizeof(Word);
-  error = cudaMemsetAsync(scratch, 0, bytes, stream);
-  if (error == cudaSuccess) error = launch_largest(p, all, stream);
-  for (int64_t first = 0; error == cudaSuccess && first < p.images; first += all.images) {
-    Words words = all;
-    const bool more = first + all.images < p.images;
-    words.images = more ? all.images : p.images - first;
-    words.first = all.one_to_one ? 0 : first;
-    words.largest += first;
-    const Problem part = part_of(p, first, words.images, all.one_to_one);
-    error = launch_scatter(part, words, stream);
-    if (error == cudaSuccess) error = launch_convert(part, words, more, stream);
+cudaError_t launch_grad_input(const Problem& call, void* scratch, cudaStream_t stream) {
+  Problem p = call;
+  p.input = p.grad_input;  // which plans point into
+  Words words = words_of(p, scratch);
+  if (output_tiles(p, 1).blocks(p.maps) > kMostBlocks) return cudaErrorInvalidConfiguration;
+  const auto bytes = static_cast<size_t>(header_words(p)) * sizeof(Word);
+  cudaError_t error = cudaMemsetAsync(scratch, 0, bytes, stream);
+  if (error == cudaSuccess && may_gather(p)) error = launch_gather(p, words.leftover, stream);
+  if (error == cudaSuccess) error = launch_largest(p, words, stream);
+  for (; error == cudaSuccess && words.first < p.images; words.first += words.images) {
+    const bool more = words.first + words.images < p.images;
+    if (!more) words.images = p.images - words.first;
+    error = launch_scatter(p, words, stream);
+    if (error == cudaSuccess) error = launch_convert(p, words, more, stream);
   }
   return error;
 }

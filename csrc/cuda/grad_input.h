@@ -1,5 +1,5 @@
 // The gradient of the input in two ways: a gather for affine maps that have a usable inverse, a scatter for
-// all others. Which it is, each map says on the device.
+// all others. Which it is, each map says on the device: the gather lists those that it leaves.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -19,11 +19,17 @@ cudaError_t launch_grad_input(const Problem& p, void* scratch, cudaStream_t stre
 
 struct Words;  // scatter.cuh
 
+// Maps that were not gathered, in no order; no list: all are left.
+struct Leftover {
+  unsigned long long* count;
+  int* list;
+};
+
 // Its parts. Whether maps may have a usable inverse (inverse.cuh).
 inline bool may_gather(const Problem& p) {
   return p.kind == MapKind::affine && !p.nearest && !p.tangent.data && !p.index && p.images == p.maps;
 }
-cudaError_t launch_gather(const Problem& p, cudaStream_t stream);
+cudaError_t launch_gather(const Problem& p, const Leftover& leftover, cudaStream_t stream);
 cudaError_t launch_scatter(const Problem& p, const Words& words, cudaStream_t stream);
 
 }  // namespace stn::cuda

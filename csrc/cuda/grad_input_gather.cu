@@ -34,7 +34,6 @@ struct TilePlan {
 // By one thread.
 template <class T>
 __device__ void plan_gather(const Problem& p, const Part& part, const Tiles& tiles, TilePlan<T>* plan) {
-  STN_RARE();
   const Inverse& v = plan->inverse;
   plan->usable = plan->inverse.of(p, part.map);
   if (!plan->usable) return;
@@ -185,11 +184,16 @@ __device__ void gather_far(const Problem& p, const TilePlan<Computed<S>>& plan,
 // packed: whether the gradient's pixels lie side by side, and its rows less than 2^31 bytes apart.
 template <class S, bool packed>
 __global__ void __launch_bounds__(kMostThreads, sizeof(S) < 8 ? 4 : 2)
-    gather(const __grid_constant__ Problem p, const __grid_constant__ Tiles tiles) {
+    gather(const __grid_constant__ Problem p, const __grid_constant__ Tiles tiles,
+           const __grid_constant__ Leftover leftover) {
   using T = Computed<S>;
   __shared__ TilePlan<T> plan;
   const Part part(p, tiles, blockIdx.x);
-  if (thread_number() == 0) plan_gather(p, part, tiles, &plan);
+  if (thread_number() == 0) {
+    STN_RARE();
+    plan_gather(p, part, tiles, &plan);
+    if (!plan.usable && part.place == 0) leftover.list[atomicAdd(leftover.count, 1ull)] = part.map;
+  }
   __syncthreads();
   if (!plan.usable) return;
   const Pixels pixels(tiles);
@@ -228,17 +232,18 @@ Tiles input_tiles(Problem p) {
 }
 
 template <class S>
-cudaError_t launch(const Problem& p, cudaStream_t stream) {
+cudaError_t launch(const Problem& p, const Leftover& leftover, cudaStream_t stream) {
   const Tiles tiles = input_tiles(p);
   const bool packed = p.narrow && p.grad.axis[0] == static_cast<int64_t>(sizeof(S));
   return stn::cuda::launch(packed ? gather<S, true> : gather<S, false>, tiles.blocks(p.maps), tiles.threads,
-                           stream, p, tiles);
+                           stream, p, tiles, leftover);
 }
 
 }  // namespace
 
-cudaError_t launch_gather(const Problem& p, cudaStream_t stream) {
-  return with_storage(p.storage, [&](auto element) { return launch<decltype(element)>(p, stream); });
+cudaError_t launch_gather(const Problem& p, const Leftover& leftover, cudaStream_t stream) {
+  return with_storage(p.storage,
+                      [&](auto element) { return launch<decltype(element)>(p, leftover, stream); });
 }
 
 }  // namespace stn::cuda

@@ -70,17 +70,17 @@ __device__ void add_channel_inside(const S* grad, int64_t row, const Taps (&taps
   }
 }
 
+// By a block.
 template <class S, MapKind kind, bool tangent>
-__global__ void __launch_bounds__(kMostThreads, sizeof(S) < 8 ? 2 : 1)
-    scatter(const __grid_constant__ Problem p, const __grid_constant__ Tiles tiles,
-            const __grid_constant__ Words words) {
+__device__ void scatter_part(const Problem& p, const Tiles& tiles, const Words& words, uint32_t block) {
   using T = Computed<S>;
   constexpr int dims = dims_of(kind);
   constexpr bool windows = sizeof(T) == 4;
   __shared__ Plan<kind, T> plan;
-  const Part part(p, tiles, blockIdx.x);
-  const int64_t image = number_of_image(p, part.map) - words.first;
-  if (image < 0 || image >= words.images || is_gathered(p, words, part.map)) return;
+  Part part;
+  int64_t image, place;
+  if (!find_part(p, tiles, words, block, &part, &image, &place)) return;
+  __syncthreads();  // what is shared is that of the part before until here
   Taps<dims, tangent, T> taps[kTogether];
   int low[dims], high[dims];
   for (int d = 0; d < dims; ++d) low[d] = kLongest, high[d] = -kLongest;
@@ -98,7 +98,7 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(S) < 8 ? 2 : 1)
   const int64_t row = kWarpRows * p.grad.axis[1];
   const int e = exponent_of(static_cast<MagnitudeBits<T>>(words.largest[image]));
   const T up = power_of_two(words.digits.high - e, T(0));
-  Word* to = words.data + image * words.batch + part.channel * words.channel;
+  Word* to = words.data + place * words.batch + part.channel * words.channel;
   if constexpr (windows) {
     __shared__ Window<dims> window;
     find_box(low, high);
@@ -145,14 +145,24 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(S) < 8 ? 2 : 1)
   }
 }
 
+template <class S, MapKind kind, bool tangent>
+__global__ void __launch_bounds__(kMostThreads, sizeof(S) < 8 ? 2 : 1)
+    scatter(const __grid_constant__ Problem p, const __grid_constant__ Tiles tiles,
+            const __grid_constant__ Words words) {
+  const int64_t parts = (words.one_to_one ? words.images_here(p) : p.maps) * tiles.per_map;
+#pragma unroll 1
+  for (int64_t b = blockIdx.x; b < parts; b += gridDim.x)
+    scatter_part<S, kind, tangent>(p, tiles, words, static_cast<uint32_t>(b));
+}
+
 }  // namespace
 
 cudaError_t launch_scatter(const Problem& p, const Words& words, cudaStream_t stream) {
   const Tiles tiles = one_band(p.axis[1].out, output_tiles(p, 1));
   return with_all(p, [&](auto element, auto kind, auto tangent) {
     using S = decltype(element);
-    return launch(scatter<S, kind.value, tangent.value>, tiles.blocks(p.maps), tiles.threads, stream, p,
-                  tiles, words);
+    const int64_t parts = (words.one_to_one ? words.images : p.maps) * tiles.per_map;
+    return launch_loop(scatter<S, kind.value, tangent.value>, parts, tiles.threads, stream, p, tiles, words);
   });
 }
 

@@ -1,34 +1,20 @@
 // grad_theta: the gradient by the map's coefficients, from the slopes of the image where output pixels fall.
 #include <cuda_runtime.h>
 
-#include "grad_theta.cuh"
+#include "dispatch.h"
 #include "launches.h"
 #include "taps.cuh"
 
 namespace stn::cuda {
 namespace {
 
-// Magnitudes in an order that has room for infinity and, behind it, what is not a number. A double's is
-// rounded up.
-__device__ inline uint32_t magnitude(float x) {
-  uint32_t bits;
-  memcpy(&bits, &x, sizeof(bits));
-  return bits & 0x7fffffff;
-}
-[[maybe_unused]] __device__ inline uint32_t magnitude(double x) {
-  const uint32_t bits = magnitude(static_cast<float>(x));
-  return bits + (bits < 0x7f800000 && x != 0);
-}
-
 // What a block's threads add up of the derivatives of the loss by the streams, in the output's pixels from
 // the block's first one on. In shared memory: between pixels, registers have other uses.
 template <int streams, class T>
 struct Sums {
   T total[streams][kMostThreads], by_row[streams][kMostThreads];
-  uint32_t most[kMostThreads];
 
   __device__ void begin() {
-    most[thread_number()] = 0;
     for (int s = 0; s < streams; ++s) total[s][thread_number()] = by_row[s][thread_number()] = 0;
   }
   __device__ void add(const T (&by)[streams], int row) {
@@ -68,11 +54,10 @@ __device__ void stream_gradient(const Problem& p, const Spot<dims, T>& spot, con
 // Adds a channel's gradient times each tap.
 template <class S, int count, int dims>
 __device__ void tap_sums_inside(const Problem& p, int channels, const char* const (&pixels)[count],
-                                const char* grad, float (&sum)[count][1 << dims], uint32_t* most) {
+                                const char* grad, float (&sum)[count][1 << dims]) {
   constexpr int taps = 1 << dims;
   const int64_t step[3] = {static_cast<int32_t>(p.input.axis[0]), static_cast<int32_t>(p.input.axis[1]),
                            p.input.axis[2]};
-  uint32_t largest = *most;
   const char* from[count];
 #pragma unroll
   for (int k = 0; k < count; ++k) {
@@ -96,14 +81,11 @@ __device__ void tap_sums_inside(const Problem& p, int channels, const char* cons
     }
 #pragma unroll
     for (int k = 0; k < count; ++k) {
-      const uint32_t size = magnitude(g[k]);
-      largest = size > largest ? size : largest;
 #pragma unroll
       for (int t = 0; t < taps; ++t) sum[k][t] += g[k] * value[k][t];
     }
     grad += p.grad.channel;
   }
-  *most = largest;
 }
 
 template <MapKind kind, int dims>
@@ -168,10 +150,9 @@ struct Slot<dims, double> {
 // The sum of each tap times the gradient over every `step`th channel.
 template <class S, int dims, class T>
 __device__ void tap_sums(const Problem& p, const Part& part, const Reads<dims, T>& reads, const char* image,
-                         int begin, int step, T (&sum)[1 << dims], uint32_t* most) {
+                         int begin, int step, T (&sum)[1 << dims]) {
   for (T& s : sum) s = 0;
   if (!reads.grad) return;
-  uint32_t largest = *most;
   const char *rows[1 << (dims - 1)], *grad = in_global(reads.grad) + begin * p.grad.channel;
 #pragma unroll
   for (int r = 0; r < 1 << (dims - 1); ++r) {
@@ -187,8 +168,6 @@ __device__ void tap_sums(const Problem& p, const Part& part, const Reads<dims, T
       value[t] = read ? load(reinterpret_cast<const S*>(rows[t >> 1] + (t & 1 ? reads.step[0] : 0))) : T(0);
     }
     const T g = load(reinterpret_cast<const S*>(grad));
-    const uint32_t size = magnitude(g);
-    largest = size > largest ? size : largest;
     if (fill) {
 #pragma unroll
       for (int t = 0; t < 1 << dims; ++t) {
@@ -203,7 +182,6 @@ __device__ void tap_sums(const Problem& p, const Part& part, const Reads<dims, T
     for (const char*& row : rows) row += step * p.input.channel;
     grad += step * p.grad.channel;
   }
-  *most = largest;
 }
 
 // A tap without a weight takes no part: it may be infinite.
@@ -223,7 +201,7 @@ __device__ T slope(const AxisWeights<T> (&a)[dims], const T (&along)[dims], int 
 template <class S, MapKind kind, class T>
 __device__ void pixel_gradient(const Problem& p, const Part& part, const Tiles& tiles,
                                const Plan<kind, T>& plan, int j, int i, const Bend<T>& bend, const char* grad,
-                               Slot<dims_of(kind), T>* slots, T (&by)[streams_of(kind)], uint32_t* most) {
+                               Slot<dims_of(kind), T>* slots, T (&by)[streams_of(kind)]) {
   constexpr int dims = dims_of(kind);
   Slot<dims, T>* all = slots + warp_number() * kWarp;
   auto spot = spot_of(p, plan, j, i, bend, &all[lane_number()].spot);
@@ -257,7 +235,7 @@ __device__ void pixel_gradient(const Problem& p, const Part& part, const Tiles& 
 #pragma unroll 1
   for (int other = lane_number() / tiles.lanes; other < kWarp; other += kWarp / tiles.lanes) {
     T sum[1 << dims];
-    tap_sums<S>(p, part, all[other].reads, in_global(plan.input), lane, tiles.lanes, sum, most);
+    tap_sums<S>(p, part, all[other].reads, in_global(plan.input), lane, tiles.lanes, sum);
 #pragma unroll 1
     for (int step = tiles.lanes / 2; step > 0; step /= 2) {
 #pragma unroll
@@ -286,19 +264,13 @@ __device__ void pixel_gradient(const Problem& p, const Part& part, const Tiles& 
 
 // ---- sums ----
 
-// A block's sums to where it leaves them: (streams, basis) of normalized coordinates.
+// A block's sums to where it leaves them: (streams, basis) of normalized coordinates, `apart` from one to the
+// next.
 template <int streams, class T>
 __device__ void leave(const Problem& p, const Part& part, const Sums<streams, T>& sums, int column, int dims,
-                      bool linear, double* to, uint32_t* most) {
+                      bool linear, double* to, int64_t apart) {
   __shared__ double by_warp[kMostWarps][streams][3];
-  __shared__ uint32_t most_by_warp[kMostWarps];
   const int warps = static_cast<int>(blockDim.x) / kWarp;
-  uint32_t size = sums.most[thread_number()];
-  for (int step = kWarp / 2; step > 0; step /= 2) {
-    const uint32_t other = __shfl_xor_sync(kWholeWarp, size, step);
-    size = other > size ? other : size;
-  }
-  if (lane_number() == 0) most_by_warp[warp_number()] = size;
 #pragma unroll
   for (int s = 0; s < streams; ++s) {
     const T total = sums.total[s][thread_number()];
@@ -311,31 +283,24 @@ __device__ void leave(const Problem& p, const Part& part, const Sums<streams, T>
   }
   __syncthreads();
   const int s = thread_number();
-  if (!linear || s > streams) return;
+  if (!linear || s >= streams) return;
   STN_RARE();
-  if (s == streams) {
-    uint32_t all = 0;
-    for (int w = 0; w < warps; ++w) all = most_by_warp[w] > all ? most_by_warp[w] : all;
-    if (most) *most = all;
-    return;
-  }
   double sum[3] = {};
 #pragma unroll
   for (int w = 0; w < kMostWarps; ++w) {
     for (int e = 0; e < 3; ++e) sum[e] += w < warps ? by_warp[w][s][e] : 0;
   }
   const double scale = s == 0 ? p.axis[0].scale : s == 1 ? p.axis[1].scale : dims == 3 ? p.axis[2].scale : 1;
-  to += s * p.basis + p.radial();
+  to += (s * p.basis + p.radial()) * apart;
   to[0] = scale * p.axis[0].step * (sum[0] + (part.column - p.axis[0].middle) * sum[2]);
-  to[1] = scale * p.axis[1].step * (sum[1] + (part.row - p.axis[1].middle) * sum[2]);
-  if (dims == 3) to[2] = scale * p.axis[2].step * (part.slice - p.axis[2].middle) * sum[2];
-  to[dims] = scale * sum[2];
+  to[apart] = scale * p.axis[1].step * (sum[1] + (part.row - p.axis[1].middle) * sum[2]);
+  if (dims == 3) to[2 * apart] = scale * p.axis[2].step * (part.slice - p.axis[2].middle) * sum[2];
+  to[dims * apart] = scale * sum[2];
 }
 
 template <class S, MapKind kind>
 __global__ void __launch_bounds__(kMostThreads, kResident<sizeof(S) == 8, kind == MapKind::volume>)
-    grad_theta(const __grid_constant__ Problem p, const __grid_constant__ Tiles tiles, double* partial,
-               uint32_t* most) {
+    grad_theta(const __grid_constant__ Problem p, const __grid_constant__ Tiles tiles, double* partial) {
   using T = Computed<S>;
   constexpr int dims = dims_of(kind), streams = streams_of(kind);
   constexpr bool spline = kind == MapKind::spline, large = dims == 3 || spline;
@@ -346,7 +311,7 @@ __global__ void __launch_bounds__(kMostThreads, kResident<sizeof(S) == 8, kind =
   __shared__ Sums<streams, T> sums;
   const Pixels at(tiles);
   sums.begin();
-  plan_tile(p, tiles, p.grad, &plan);
+  plan_tile(p, Part(p, tiles, blockIdx.x), tiles, p.grad, &plan);
   const Part& part = plan.part;
   if constexpr (spline) radial.begin(p, part.function);
   const int columns = p.axis[0].out - part.column,
@@ -378,7 +343,7 @@ __global__ void __launch_bounds__(kMostThreads, kResident<sizeof(S) == 8, kind =
       inside = __all_sync(kWholeWarp, inside);
       if (inside) {
         float sum[count][1 << dims];
-        tap_sums_inside<S, count, dims>(p, part.channels, from, grad, sum, &sums.most[thread_number()]);
+        tap_sums_inside<S, count, dims>(p, part.channels, from, grad, sum);
 #pragma unroll
         for (int k = 0; k < count; ++k) {
           T own[streams];
@@ -399,21 +364,30 @@ __global__ void __launch_bounds__(kMostThreads, kResident<sizeof(S) == 8, kind =
         }
         T own[streams];
         pixel_gradient<S>(p, part, tiles, plan, at.column, i + k * kWarpRows, own_bend,
-                          exists ? grad + k * kWarpRows * p.grad.axis[1] : nullptr, slots, own,
-                          &sums.most[thread_number()]);
+                          exists ? grad + k * kWarpRows * p.grad.axis[1] : nullptr, slots, own);
         if (exists) keep(k, own);
       }
     }
     if constexpr (spline) radial.add(p, part.column + at.column, part.row + i, by);
   }
-  const int64_t slot = part.map * tiles.per_map + part.place;
-  double* to = partial + slot * streams * p.basis;
-  leave(p, part, sums, at.column, dims, part.function == 0, to, most ? most + slot : nullptr);
-  if constexpr (spline) radial.leave(p, to);
+  double* to = partial + static_cast<int64_t>(part.map) * streams * p.basis * tiles.per_map + part.place;
+  leave(p, part, sums, at.column, dims, part.function == 0, to, tiles.per_map);
+  if constexpr (spline) radial.leave(p, to, tiles.per_map);
 }
 
+// Adds up what blocks left, in one order: an entry of a map's theta a block.
 __global__ void __launch_bounds__(kMostThreads) finish(const __grid_constant__ Partial partial) {
-  finish_gradient(partial, static_cast<int64_t>(blockIdx.x) * kMostWarps + warp_number());
+  __shared__ double by_warp[kMostWarps];
+  const double* from = partial.sums + blockIdx.x * partial.blocks;
+  double sum = 0;
+#pragma unroll 4
+  for (int64_t b = thread_number(); b < partial.blocks; b += blockDim.x) sum += from[b];
+  sum = sum_over_warp(sum);
+  if (lane_number() == 0) by_warp[warp_number()] = sum;
+  __syncthreads();
+  if (thread_number() != 0) return;
+  for (int w = 1; w < static_cast<int>(blockDim.x) / kWarp; ++w) sum += by_warp[w];
+  store_number(sum, partial.storage, partial.gradient, blockIdx.x);
 }
 
 // ---- launches ----
@@ -425,47 +399,23 @@ inline Tiles gradient_tiles(const Problem& p, int64_t element) {
 }
 
 template <class S>
-cudaError_t launch_stored(const Problem& p, double* sums, uint32_t* most, cudaStream_t stream) {
+cudaError_t launch_stored(const Problem& p, double* sums, cudaStream_t stream) {
   const Tiles tiles = gradient_tiles(p, sizeof(S));
-  const auto run = [&](void (*kernel)(Problem, Tiles, double*, uint32_t*)) {
-    return launch(kernel, tiles.blocks(p.maps), tiles.threads, stream, p, tiles, sums, most);
-  };
-  switch (p.kind) {
-    case MapKind::affine:
-      return run(grad_theta<S, MapKind::affine>);
-    case MapKind::projective:
-      return run(grad_theta<S, MapKind::projective>);
-    case MapKind::spline:
-      return run(grad_theta<S, MapKind::spline>);
-    case MapKind::volume:
-      return run(grad_theta<S, MapKind::volume>);
-  }
-  return cudaErrorInvalidValue;
+  return with_kind(p.kind, [&](auto kind) {
+    return launch(grad_theta<S, kind.value>, tiles.blocks(p.maps), tiles.threads, stream, p, tiles, sums);
+  });
 }
 
 }  // namespace
 
 int64_t partial_blocks(const Problem& p) { return gradient_tiles(p, p.element).per_map; }
 
-cudaError_t launch_partial_grad_theta(const Problem& p, const Partial& partial, cudaStream_t stream) {
-  switch (p.storage) {
-    case Storage::f32:
-      return launch_stored<float>(p, partial.sums, partial.most, stream);
-    case Storage::f64:
-      return launch_stored<double>(p, partial.sums, partial.most, stream);
-    case Storage::f16:
-      return launch_stored<Half>(p, partial.sums, partial.most, stream);
-    case Storage::bf16:
-      return launch_stored<BFloat16>(p, partial.sums, partial.most, stream);
-    default:
-      return cudaErrorInvalidValue;
-  }
-}
-
 cudaError_t launch_grad_theta(const Problem& p, const Partial& partial, cudaStream_t stream) {
-  const cudaError_t error = launch_partial_grad_theta(p, partial, stream);
+  const cudaError_t error = with_storage(
+      p.storage, [&](auto element) { return launch_stored<decltype(element)>(p, partial.sums, stream); });
   if (error != cudaSuccess) return error;
-  return launch(finish, ceil_div(partial.warps(), kMostWarps), kMostThreads, stream, partial);
+  const int64_t threads = partial.blocks > 4 * kWarp ? kMostThreads : kWarp;
+  return launch(finish, partial.maps * partial.entries, threads, stream, partial);
 }
 
 }  // namespace stn::cuda

@@ -57,13 +57,4 @@ struct Inverse {
   }
 };
 
-// Tiles of which a thread has kTogether pixels and no more.
-inline Tiles one_band(int64_t height, Tiles t) {
-  t.rows /= t.bands;
-  t.bands = 1;
-  t.down = divisor(ceil_div(height, t.rows));
-  t.per_map = int64_t{1} * t.across.by * t.down.by * t.slices.by * t.groups.by;
-  return t;
-}
-
 }  // namespace stn::cuda

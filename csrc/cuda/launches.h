@@ -14,24 +14,17 @@ cudaError_t launch_nearest(const Problem& p, cudaStream_t stream);
 
 // What the blocks of a first launch leave of theta's gradient for another to add up.
 struct Partial {
-  double* sums;  // (maps, blocks, entries)
-  uint32_t*
-      most;  // (maps, blocks): the largest magnitude of the output's gradient, as a float's bits; or null
+  double* sums;  // (maps, entries, blocks)
   int64_t maps, blocks;
-  int entries;        // of a map's theta
-  void* gradient;     // (maps, entries), in theta's dtype
-  Storage storage;    // theta's
-  uint32_t* largest;  // (maps,), of `most`; null: not wanted
-
-  // That finish_gradient (grad_theta.cuh) takes.
-  STN_INLINE int64_t warps() const { return maps * (entries + (largest != nullptr)); }
+  int entries;      // of a map's theta
+  void* gradient;   // (maps, entries), in theta's dtype
+  Storage storage;  // theta's
 };
 
 // Of each map: by the image's size alone.
 int64_t partial_blocks(const Problem& p);
 
-// One launch, and two with the sum of what it leaves.
-cudaError_t launch_partial_grad_theta(const Problem& p, const Partial& partial, cudaStream_t stream);
+// Two launches.
 cudaError_t launch_grad_theta(const Problem& p, const Partial& partial, cudaStream_t stream);
 
 }  // namespace stn::cuda

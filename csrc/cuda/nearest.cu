@@ -2,6 +2,7 @@
 // dtype.
 #include <cuda_runtime.h>
 
+#include "dispatch.h"
 #include "launches.h"
 #include "taps.cuh"
 
@@ -40,7 +41,7 @@ __global__ void __launch_bounds__(kMostThreads, kResident<sizeof(E) == 8, true>)
   using T = typename NearestIn<E>::type;
   __shared__ Plan<kind, T> plan;
   __shared__ Spot<dims_of(kind), T> spots[kMostThreads];
-  plan_tile(p, tiles, p.output, &plan);
+  plan_tile(p, Part(p, tiles, blockIdx.x), tiles, p.output, &plan);
   const Part& part = plan.part;
   const Pixels at(tiles);
   const int columns = p.axis[0].out - part.column,
@@ -92,20 +93,9 @@ __global__ void __launch_bounds__(kMostThreads, kResident<sizeof(E) == 8, true>)
 template <class E>
 cudaError_t launch_moved(const Problem& p, cudaStream_t stream) {
   const Tiles tiles = output_tiles(p, 1);
-  const auto run = [&](void (*kernel)(Problem, Tiles)) {
-    return launch(kernel, tiles.blocks(p.maps), tiles.threads, stream, p, tiles);
-  };
-  switch (p.kind) {
-    case MapKind::affine:
-      return run(nearest<E, MapKind::affine>);
-    case MapKind::projective:
-      return run(nearest<E, MapKind::projective>);
-    case MapKind::spline:
-      return run(nearest<E, MapKind::spline>);
-    case MapKind::volume:
-      return run(nearest<E, MapKind::volume>);
-  }
-  return cudaErrorInvalidValue;
+  return with_kind(p.kind, [&](auto kind) {
+    return launch(nearest<E, kind.value>, tiles.blocks(p.maps), tiles.threads, stream, p, tiles);
+  });
 }
 
 }  // namespace

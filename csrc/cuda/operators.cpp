@@ -68,7 +68,7 @@ at::Tensor moments(const at::Tensor& grad, const at::Tensor& input, const Map& m
   const Problem& p = call.problem();
   const at::Tensor grad_theta = empty(map.theta.sizes(), map.theta.options());
   const int64_t blocks = partial_blocks(p), entries = map.theta.size(1) * map.theta.size(2);
-  const at::Tensor sums = empty({p.maps, blocks, entries}, map.theta.options().dtype(at::kDouble));
+  const at::Tensor sums = empty({p.maps, entries, blocks}, map.theta.options().dtype(at::kDouble));
   Partial partial{};
   partial.sums = sums.mutable_data_ptr<double>();
   partial.maps = p.maps;

@@ -121,15 +121,15 @@ struct RadialSums {
     }
   }
 
-  // To a block's (streams, basis); by all threads.
-  __device__ void leave(const Problem& p, double* to) const {
+  // To a block's (streams, basis), `apart` from one to the next; by all threads.
+  __device__ void leave(const Problem& p, double* to, int64_t apart) const {
     __syncthreads();
     for (int f = thread_number(); f < staged(p, first); f += static_cast<int>(blockDim.x)) {
       for (int s = 0; s < 2; ++s) {
         double total = 0;
         for (int w = 0; w < static_cast<int>(blockDim.x) / kWarp; ++w)
           total += static_cast<double>(sum[w][s][f]);
-        to[s * p.basis + first + f] = total * p.axis[s].scale;
+        to[(s * p.basis + first + f) * apart] = total * p.axis[s].scale;
       }
     }
   }

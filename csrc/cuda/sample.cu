@@ -1,6 +1,7 @@
 // sample: the output, read from the images where the map says.
 #include <cuda_runtime.h>
 
+#include "dispatch.h"
 #include "launches.h"
 #include "taps.cuh"
 
@@ -138,7 +139,7 @@ __global__ void __launch_bounds__(kMostThreads, kResident<sizeof(S) == 8, kind =
   constexpr int count = kInSample<large>;
   __shared__ Plan<kind, T> plan;
   __shared__ Slot<dims, T> slots[kMostThreads];
-  plan_tile(p, tiles, p.output, &plan);
+  plan_tile(p, Part(p, tiles, blockIdx.x), tiles, p.output, &plan);
   const Part& part = plan.part;
   const Pixels at(tiles);
   const int columns = p.axis[0].out - part.column,
@@ -193,20 +194,9 @@ __global__ void __launch_bounds__(kMostThreads, kResident<sizeof(S) == 8, kind =
 template <class S>
 cudaError_t launch_stored(const Problem& p, cudaStream_t stream) {
   const Tiles tiles = output_tiles(p, lanes_of(p, p.input, sizeof(S)));
-  const auto run = [&](void (*kernel)(Problem, Tiles)) {
-    return launch(kernel, tiles.blocks(p.maps), tiles.threads, stream, p, tiles);
-  };
-  switch (p.kind) {
-    case MapKind::affine:
-      return run(sample<S, MapKind::affine>);
-    case MapKind::projective:
-      return run(sample<S, MapKind::projective>);
-    case MapKind::spline:
-      return run(sample<S, MapKind::spline>);
-    case MapKind::volume:
-      return run(sample<S, MapKind::volume>);
-  }
-  return cudaErrorInvalidValue;
+  return with_kind(p.kind, [&](auto kind) {
+    return launch(sample<S, kind.value>, tiles.blocks(p.maps), tiles.threads, stream, p, tiles);
+  });
 }
 
 }  // namespace

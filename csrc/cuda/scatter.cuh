@@ -1,7 +1,8 @@
 // Where scattered gradients go: a pixel's taps, and the words or the window of them that they are added to.
 #pragma once
 
-#include "inverse.cuh"
+#include "block.cuh"
+#include "grad_input.h"
 #include "sums.cuh"
 #include "taps.cuh"
 
@@ -117,11 +118,38 @@ struct Words {
   int64_t first, images;  // the first one's number, and how many
   int64_t second;         // from a sum's first word to its second; 0: there is none
   Digits digits;
-  const Word* largest;  // magnitude of each image's terms, as bits
-  bool one_to_one;      // whether map n reads image n
-  bool may_gather;      // whether maps with a usable inverse are gathered instead
+  Word* largest;    // magnitude of each image's terms, as bits
+  bool one_to_one;  // whether map n reads image n
+  Leftover leftover;
   bool dense;
+
+  // Maps of one_to_one, of which there may be fewer than the host knows of, are counted as they are listed.
+  __device__ int64_t images_here(const Problem& p) const {
+    if (!one_to_one) return images;
+    const int64_t all = leftover.list ? static_cast<int64_t>(*leftover.count) : p.maps;
+    return all - first < images ? all - first : images;  // may be below 0
+  }
+  __device__ int64_t image_at(int64_t place) const {
+    return one_to_one && leftover.list ? leftover.list[first + place] : first + place;
+  }
 };
+
+// A block's part of the output, of the work's part number `block`: its map's image, and the image's place
+// among the words. False where the words are not for that image.
+__device__ inline bool find_part(const Problem& p, const Tiles& tiles, const Words& words, uint32_t block,
+                                 Part* part, int64_t* image, int64_t* place) {
+  *part = Part(p, tiles, block);
+  if (words.one_to_one) {
+    *place = part->map;
+    *image = words.image_at(*place);
+    part->map = static_cast<int>(*image);
+    return true;
+  }
+  *image = p.index ? p.index[part->map] : 0;
+  assert(*image >= 0 && *image < p.images);  // an index of an image beyond the input's batch
+  *place = *image - words.first;
+  return *place >= 0 && *place < words.images;
+}
 
 template <int dims>
 struct Direct {
@@ -278,33 +306,13 @@ __device__ void find_box(int (&low)[dims], int (&high)[dims]) {
 
 // ---- a block's pixels ----
 
-// Whether a block's map is gathered instead; by all threads.
-__device__ inline bool is_gathered(const Problem& p, const Words& words, int64_t map) {
-  __shared__ bool gathered;
-  if (!words.may_gather) return false;
-  __syncthreads();
-  if (thread_number() == 0) {
-    STN_RARE();
-    Inverse inverse;
-    gathered = inverse.of(p, map);
-  }
-  __syncthreads();
-  return gathered;
-}
-
-__device__ inline int64_t number_of_image(const Problem& p, int64_t map) {
-  const int64_t image = p.index ? p.index[map] : p.images == 1 ? 0 : map;
-  assert(image >= 0 && image < p.images);  // an index of an image beyond the input's batch
-  return image;
-}
-
 // A thread's pixels' taps; by all threads. Whether all of them exist and lie inside the image.
 template <bool tangent, MapKind kind, int dims, class T>
 __device__ bool locate(const Problem& p, const Part& part, const Tiles& tiles, Plan<kind, T>* plan,
                        Taps<dims, tangent, T> (&taps)[kTogether]) {
   using Taps = Taps<dims, tangent, T>;
   __shared__ Spot<dims, T> slots[kMostThreads];
-  plan_tile(p, tiles, p.grad, plan);
+  plan_tile(p, part, tiles, p.grad, plan);
   const Pixels at(tiles);
   Bend<T> bend[kTogether] = {};
   if constexpr (kind == MapKind::spline)

@@ -35,6 +35,9 @@ constexpr int kBands = 2;
 constexpr int kLeastChannels = 8;          // of a block, where channels are divided over blocks
 constexpr long long kWantedBlocks = 2048;  // enough to fill any GPU; more only where the work gives them
 
+// Of a launch whose blocks loop: a few for each of a GPU's multiprocessors.
+constexpr long long kLoopBlocks = 2048;
+
 // Control points of a spline that are kept in shared memory at a time.
 constexpr int kStaged = 64;
 

@@ -95,12 +95,11 @@ void run(const Header& h, FILE* problems, FILE* results) {
   const size_t maps = static_cast<size_t>(h.maps), blocks = static_cast<size_t>(partial_blocks(p));
   const auto map_entries = static_cast<int>(streams_of(kind) * h.basis);
   Buffer sums(maps * blocks * static_cast<size_t>(map_entries), sizeof(double));
-  Buffer most(maps * blocks, sizeof(uint32_t)), largest(maps, sizeof(uint32_t)), grad_theta(entries, number);
-  const Partial partial{sums.as<double>(), most.as<uint32_t>(),   h.maps,       partial_blocks(p),
-                        map_entries,       grad_theta.as<void>(), coefficients, largest.as<uint32_t>()};
+  Buffer grad_theta(entries, number);
+  const Partial partial{sums.as<double>(),     h.maps,      partial_blocks(p), map_entries,
+                        grad_theta.as<void>(), coefficients};
   done(launch_grad_theta(p, partial, nullptr), "grad_theta");
   grad_theta.write(results);
-  largest.write(results);
 }
 
 // More blocks than a launch takes is an error, before anything is read.
