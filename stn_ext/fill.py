@@ -17,6 +17,7 @@ Fill = float | Sequence[float] | Tensor
 
 # Images that are computed with in float32.
 INTEGERS = (torch.uint8, torch.int16, torch.uint16)
+BITS = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
 NARROW = (torch.float16, torch.bfloat16, *INTEGERS)
 
 
@@ -59,7 +60,9 @@ def _composed(
     ones = images.new_ones((1, 1, *images.shape[2:]), dtype=torch.float64 if exact else images.dtype)
     inside = autograd.sample(ones, theta, points, None, None, None, *options)
     if exact:
-        return torch.where(inside == 0, value, output)
+        # Of unsigned integers PyTorch cannot choose everywhere, of their bits it can.
+        bits = BITS.get(output.dtype, output.dtype)
+        return torch.where(inside == 0, value.view(bits), output.view(bits)).view(output.dtype)
     output = _blend(output, inside, value.to(images.dtype))
     if input.dtype in INTEGERS:
         limits = torch.iinfo(input.dtype)

@@ -61,26 +61,59 @@ struct Pixels {
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// lanes: that share a pixel. Small images are given small blocks; channels are divided over blocks where
-// there are too few of these.
-inline Tiles output_tiles(const Problem& p, int lanes) {
+// Lanes that share a pixel of images whose channels lie side by side, and whether they take vectors.
+struct Lanes {
+  int count;
+  bool vectors;
+};
+
+inline bool is_aligned(const Batch& b) {
+  int64_t bits = reinterpret_cast<intptr_t>(b.data) | b.batch;
+  for (const int64_t stride : b.axis) bits |= stride;
+  return bits % kVector == 0;
+}
+
+// from, to: that are read, or read and written, pixel by pixel.
+inline Lanes lanes_of(const Problem& p, const Batch& from, const Batch& to, int64_t element) {
+  if (from.channel != element || p.channels < 3) return {1, false};
+  const int64_t bytes = p.channels * element;
+  const bool floats = p.storage == Storage::f32 || p.storage == Storage::f16 || p.storage == Storage::bf16;
+  const bool vectors =
+      floats && to.channel == element && bytes % kVector == 0 && is_aligned(from) && is_aligned(to);
+  const int64_t each = vectors ? kVector : element, most = vectors ? kLine : kSector;
+  int count = 1;
+  while (count * each < most && 2 * count * each <= bytes) count *= 2;
+  return count > 2 || vectors ? Lanes{count, vectors} : Lanes{1, false};
+}
+
+// Small images are given small blocks; channels are divided over blocks where there are too few of these.
+inline Tiles output_tiles(const Problem& p, Lanes lanes = {1, false}) {
   Tiles t{};
   const int64_t width = p.axis[0].out, height = p.axis[1].out, slices = p.axis[2].out;
   t.warps_across = width > kWarpColumns ? 2 : 1;
   const int64_t warps = ceil_div(height, kBandRows), most = kMostWarps / t.warps_across;
   const int64_t warps_down = warps < most ? warps : most;
   t.bands = warps > most ? kBands : 1;
+  const int64_t tiles =
+      ceil_div(width, t.warps_across * kWarpColumns) * ceil_div(warps, most * kBands) * slices;
+  if (warps > 2 * kBands * most && tiles * p.maps >= kManyTiles) t.bands = 2 * kBands;
   t.functions = 1;
-  t.lanes = lanes;
+  t.lanes = lanes.count;
+  t.vectors = lanes.vectors;
   t.columns = t.warps_across * kWarpColumns;
   t.rows = static_cast<int>(warps_down) * t.bands * kBandRows;
   t.threads = t.warps_across * warps_down * kWarp;
   const int64_t across = ceil_div(width, t.columns), down = ceil_div(height, t.rows);
   int64_t groups = 1;
   t.channels = p.channels;
-  while (t.channels >= 2 * kLeastChannels && across * down * slices * groups * p.maps < kWantedBlocks) {
-    t.channels = (t.channels + 1) / 2;
-    groups = ceil_div(p.channels, t.channels);
+  // Of channels that lie side by side whole lines are read.
+  const bool apart = lanes.count == 1;
+  const int64_t wanted = apart ? kWantedBlocks : kWantedBlocks / 4;
+  const int least = apart ? kLeastChannels : kLine;
+  while (t.channels % 2 == 0 && t.channels >= 2 * least &&
+         across * down * slices * groups * p.maps < wanted) {
+    t.channels /= 2;
+    groups *= 2;
   }
   t.across = divisor(across);
   t.down = divisor(down);
@@ -97,13 +130,6 @@ inline Tiles one_band(int64_t height, Tiles t) {
   t.down = divisor(ceil_div(height, t.rows));
   t.per_map = int64_t{1} * t.across.by * t.down.by * t.slices.by * t.groups.by;
   return t;
-}
-
-// Lanes that share a pixel of images whose channels lie side by side, so that they read sectors together.
-inline int lanes_of(const Problem& p, const Batch& images, int64_t element) {
-  int lanes = 1;
-  while (images.channel == element && lanes * element < kSector && 2 * lanes <= p.channels) lanes *= 2;
-  return lanes > 2 ? lanes : 1;
 }
 
 constexpr int64_t kMostBlocks = 0x7fffffff;

@@ -79,7 +79,10 @@ Call::Call(const Map& map, const at::Tensor& like, int64_t images, at::IntArrayR
   if (map.fill) {
     const at::ScalarType type = like.scalar_type();
     const auto computed = type == at::kDouble ? at::kDouble : at::kFloat;
-    fill_ = map.fill->to(map.nearest ? type : computed).contiguous();
+    fill_ = *map.fill;
+    // What pictures cannot hold is brought into their range, as values between pixels are.
+    if (map.nearest && type == at::kByte) fill_ = fill_.to(at::kDouble).nan_to_num(0).clamp(0, 255).round();
+    fill_ = fill_.to(map.nearest ? type : computed).contiguous();
     p_.fill = fill_.const_data_ptr();
     p_.fill_step = fill_.numel() == 1 ? 0 : 1;
   }

@@ -51,6 +51,12 @@ struct DepthPlan {
   __device__ float inverse_at(int j, int i) const { return __fdividef(inverse, 1 + column * j + row * i); }
 };
 
+// As finite_or_zero, which is of double alone.
+template <class T>
+__device__ T finite_or_none(T x) {
+  return x - x == 0 ? x : T(0);
+}
+
 struct Nothing {};
 template <bool yes, class A>
 struct If {
@@ -86,6 +92,40 @@ struct Plan {
 
 __device__ inline int64_t fixed_point(double x, double unit) { return static_cast<int64_t>(rint(x * unit)); }
 
+// Coordinates that are the quotient of two lines, of a tile whose first pixel is (j, i, k) from the center.
+// to: where the depth's own part goes, or null.
+__device__ inline void plan_quotient(const Line& l, const Line& depth, double j, double i, const Tiles& t,
+                                     AxisPlan* a, DepthPlan* to) {
+  const double mj = j + t.columns / 2, mi = i + t.rows / 2, at_middle = depth.at(mj, mi, 0),
+               over = 1 / at_middle;
+  // The numerator less the middle's coordinate times the depth is linear too, and small.
+  const double x = rint(l.at(mj, mi, 0) * over * 0x1p32) * 0x1p-32;
+  const double column = (l.x - x * depth.x) * over, row_step = (l.y - x * depth.y) * over;
+  const double depth_column = depth.x * over, depth_row = depth.y * over;
+  const double bend = 0.5 * (fabs(depth_column) * t.columns + fabs(depth_row) * t.rows);
+  const double reach = 0.5 * (fabs(column) * t.columns + fabs(row_step) * t.rows);
+  a->tame = at_middle > 1e-30 && at_middle < 1e30 && bend < 0.5 && reach < 0x1p13 && fabs(x) < kTame / 2;
+  a->origin = a->tame ? fixed_point(x, 0x1p32) : 0;
+  a->by_column = a->tame ? fixed_point(column, 0x1p46) : 0;
+  a->by_row = a->tame ? fixed_point(row_step, 0x1p46) : 0;
+  if (!to) return;
+  to->by_column = a->tame ? fixed_point(depth_column, 0x1p62) : 0;
+  to->by_row = a->tame ? fixed_point(depth_row, 0x1p62) : 0;
+  to->inverse = static_cast<float>(over);
+  to->column = static_cast<float>(depth_column);
+  to->row = static_cast<float>(depth_row);
+}
+
+// The same of a line alone.
+__device__ inline void plan_line(const Line& l, double j, double i, double k, const Tiles& t, AxisPlan* a) {
+  const double origin = l.at(j, i, k), reach = fabs(l.x) * t.columns + fabs(l.y) * t.rows;
+  a->tame = fabs(origin) + reach < kTame;
+  const double unit = a->tame ? 0x1p32 : 0;
+  a->origin = a->tame ? fixed_point(origin, unit) : 0;
+  a->by_column = a->tame ? fixed_point(l.x, unit) : 0;
+  a->by_row = a->tame ? fixed_point(l.y, unit) : 0;
+}
+
 // By one thread for each axis.
 template <MapKind kind, class T>
 __device__ void plan_axis(const Problem& p, const Part& part, const Tiles& t, int d, Plan<kind, T>* plan) {
@@ -95,14 +135,6 @@ __device__ void plan_axis(const Problem& p, const Part& part, const Tiles& t, in
                k = part.slice - p.axis[2].middle;
   Line l = stream_line(p, p.theta, part.map, d), depth{};
   l = {l.x * scale, l.y * scale, l.z * scale, l.one * scale};
-  if constexpr (kind == MapKind::projective) {
-    depth = stream_line(p, p.theta, part.map, 2);
-    l = {l.x + center * depth.x, l.y + center * depth.y, 0, l.one + center * depth.one};
-    if (d == 0) plan->depth.line = depth;
-  } else {
-    l.one += center;
-  }
-  a.line = l;
   if (d == 0) {
     plan->first[0] = j;
     plan->first[1] = i;
@@ -115,38 +147,22 @@ __device__ void plan_axis(const Problem& p, const Part& part, const Tiles& t, in
     a.along_column = static_cast<float>(a.tangent.x);
     a.along_row = static_cast<float>(a.tangent.y);
   }
-  if constexpr (kind != MapKind::projective) {
-    const double origin = l.at(j, i, k), reach = fabs(l.x) * t.columns + fabs(l.y) * t.rows;
-    a.tame = fabs(origin) + reach < kTame;
-    const double unit = a.tame ? 0x1p32 : 0;
-    a.origin = a.tame ? fixed_point(origin, unit) : 0;
-    a.by_column = a.tame ? fixed_point(l.x, unit) : 0;
-    a.by_row = a.tame ? fixed_point(l.y, unit) : 0;
-  } else {
-    const double mj = j + t.columns / 2, mi = i + t.rows / 2, at_middle = depth.at(mj, mi, 0),
-                 over = 1 / at_middle;
-    // The numerator less the middle's coordinate times the depth is linear too, and small.
-    const double x = rint(l.at(mj, mi, 0) * over * 0x1p32) * 0x1p-32;
-    const double column = (l.x - x * depth.x) * over, row_step = (l.y - x * depth.y) * over;
-    const double depth_column = depth.x * over, depth_row = depth.y * over;
-    const double bend = 0.5 * (fabs(depth_column) * t.columns + fabs(depth_row) * t.rows);
-    const double reach = 0.5 * (fabs(column) * t.columns + fabs(row_step) * t.rows);
-    a.tame = at_middle > 1e-30 && at_middle < 1e30 && bend < 0.5 && reach < 0x1p13 && fabs(x) < kTame / 2;
-    a.origin = a.tame ? fixed_point(x, 0x1p32) : 0;
-    a.by_column = a.tame ? fixed_point(column, 0x1p46) : 0;
-    a.by_row = a.tame ? fixed_point(row_step, 0x1p46) : 0;
+  if constexpr (kind == MapKind::projective) {
+    depth = stream_line(p, p.theta, part.map, 2);
+    a.line = l = {l.x + center * depth.x, l.y + center * depth.y, 0, l.one + center * depth.one};
+    plan_quotient(l, depth, j, i, t, &a, d == 0 ? &plan->depth : nullptr);
     if (d != 0) return;
     DepthPlan& to = plan->depth;
-    to.by_column = a.tame ? fixed_point(depth_column, 0x1p62) : 0;
-    to.by_row = a.tame ? fixed_point(depth_row, 0x1p62) : 0;
-    to.inverse = static_cast<float>(over);
-    to.column = static_cast<float>(depth_column);
-    to.row = static_cast<float>(depth_row);
+    to.line = depth;
     if (!p.tangent.data) return;
     to.tangent = stream_line(p, p.tangent, part.map, 2);
     to.along = static_cast<float>(to.tangent.at(j, i, 0));
     to.along_column = static_cast<float>(to.tangent.x);
     to.along_row = static_cast<float>(to.tangent.y);
+  } else {
+    l.one += center;
+    a.line = l;
+    plan_line(l, j, i, k, t, &a);
   }
 }
 
@@ -164,12 +180,14 @@ __device__ void plan_memory(const Problem& p, const Part& part, const Tiles& t, 
   plan->part = part;
 }
 
-// By all threads of a block, whose plan is complete when it returns. output: the output, or its gradient.
-template <MapKind kind, class T>
-__device__ void plan_tile(const Problem& p, const Part& part, const Tiles& t, const Batch& output,
+// By all threads of a block, whose plan is complete when it returns. find_part(): the block's part; output:
+// the output, or its gradient.
+template <MapKind kind, class T, class F>
+__device__ void plan_tile(const Problem& p, const F& find_part, const Tiles& t, const Batch& output,
                           Plan<kind, T>* plan) {
   if (thread_number() < plan->dims) {
     STN_RARE();
+    const Part part = find_part();
     plan_axis(p, part, t, thread_number(), plan);
     if (thread_number() == 0) plan_memory(p, part, t, output, plan);
   }
@@ -179,9 +197,9 @@ __device__ void plan_tile(const Problem& p, const Part& part, const Tiles& t, co
 // ---- walks of tame tiles ----
 
 // A thread's next pixels, from the tile's pixel (j, i) on: coordinates in 2^-32 pixels.
-template <int count, MapKind kind, int dims>
-__device__ void walk(const Plan<kind, float>& plan, int j, int i, int64_t (&at)[count][dims]) {
-  if constexpr (kind != MapKind::projective) {
+template <int count, class Plan, int dims>
+__device__ void walk(const Plan& plan, int j, int i, int64_t (&at)[count][dims]) {
+  if constexpr (Plan::kind != MapKind::projective) {
 #pragma unroll
     for (int d = 0; d < dims; ++d) {
       const AxisPlan& a = plan.axis[d];
@@ -298,9 +316,6 @@ __device__ __noinline__ void exact_spot(const Problem& p, const Plan<kind, T>& p
   }
 }
 
-// As finite_or_zero.
-__device__ inline float kept(float x) { return x - x == 0 ? x : 0; }
-
 // Of the tile's pixel (j, i). shared: room for it, of this thread's own.
 template <MapKind kind, int dims, class T>
 __device__ Spot<dims, T> spot_of(const Problem& p, const Plan<kind, T>& plan, int j, int i,
@@ -319,7 +334,8 @@ __device__ Spot<dims, T> spot_of(const Problem& p, const Plan<kind, T>& plan, in
         s.at[d] = {static_cast<int>(at[0][d] >> 32), fraction(at[0][d])};
         if (tangent) {
           const AxisPlan& a = plan.axis[d];
-          s.along[d] = kept(a.along + a.along_column * j + a.along_row * i + (spline ? bend.by[2 + d] : 0));
+          s.along[d] =
+              finite_or_none(a.along + a.along_column * j + a.along_row * i + (spline ? bend.by[2 + d] : 0));
         }
       }
       if constexpr (projective) {
@@ -329,7 +345,7 @@ __device__ Spot<dims, T> spot_of(const Problem& p, const Plan<kind, T>& plan, in
         s.ratio = ddepth * s.inverse;
         for (int d = 0; d < dims; ++d) {
           s.centered[d] = (s.at[d].whole - static_cast<float>(p.axis[d].center)) + s.at[d].frac;
-          s.along[d] = kept((s.along[d] - s.centered[d] * ddepth) * s.inverse);
+          s.along[d] = finite_or_none((s.along[d] - s.centered[d] * ddepth) * s.inverse);
         }
       }
     }

@@ -138,8 +138,13 @@ int64_t images_together(const Problem& p) {
   return count < p.images ? count : p.images;
 }
 
-// Before the sums: how many maps are left to scatter, images' largest magnitudes, and which maps.
-int64_t header_words(const Problem& p) { return 1 + p.images + (p.maps + 1) / 2; }
+// Before the sums: how many maps are left to scatter, images' largest magnitudes; which maps, all maps'
+// inverses.
+int64_t cleared_words(const Problem& p) { return 1 + p.images; }
+int64_t header_words(const Problem& p) {
+  const int64_t words = cleared_words(p);
+  return may_gather(p) ? words + (p.maps + 1) / 2 + p.maps * inverse_bytes(p.kind) / 8 : words;
+}
 
 // In the order of grad_input's elements, or else in planes.
 void lay_out(const Problem& p, int64_t size, Words* w) {
@@ -178,7 +183,7 @@ Words words_of(const Problem& p, void* scratch) {
 }
 
 cudaError_t launch_largest(const Problem& p, const Words& words, cudaStream_t stream) {
-  const Tiles tiles = one_band(p.axis[1].out, output_tiles(p, 1));
+  const Tiles tiles = one_band(p.axis[1].out, output_tiles(p));
   return with_all(p, [&](auto element, auto kind, auto tangent) {
     using S = decltype(element);
     // Without a tangent, the map does not matter.
@@ -207,10 +212,13 @@ cudaError_t launch_grad_input(const Problem& call, void* scratch, cudaStream_t s
   Problem p = call;
   p.input = p.grad_input;  // which plans point into
   Words words = words_of(p, scratch);
-  if (output_tiles(p, 1).blocks(p.maps) > kMostBlocks) return cudaErrorInvalidConfiguration;
-  const auto bytes = static_cast<size_t>(header_words(p)) * sizeof(Word);
+  if (output_tiles(p).blocks(p.maps) > kMostBlocks) return cudaErrorInvalidConfiguration;
+  const auto bytes = static_cast<size_t>(cleared_words(p)) * sizeof(Word);
   cudaError_t error = cudaMemsetAsync(scratch, 0, bytes, stream);
-  if (error == cudaSuccess && may_gather(p)) error = launch_gather(p, words.leftover, stream);
+  if (error == cudaSuccess && may_gather(p)) {
+    Word* const inverses = words.largest + p.images + (p.maps + 1) / 2;
+    error = launch_gather(p, inverses, words.leftover, stream);
+  }
   if (error == cudaSuccess) error = launch_largest(p, words, stream);
   for (; error == cudaSuccess && words.first < p.images; words.first += words.images) {
     const bool more = words.first + words.images < p.images;

@@ -13,8 +13,8 @@ namespace stn::cuda {
 // Bytes that launch_grad_input works in.
 int64_t grad_input_scratch(const Problem& p);
 
-// p: with grad, and grad_input, whose every element is written. At most four launches; two more for each
-// chunk of the images beyond the first.
+// p: with grad, and grad_input, whose every element is written. At most six launches, of which those that
+// find nothing to do take little; two more for each chunk of the images beyond the first.
 cudaError_t launch_grad_input(const Problem& p, void* scratch, cudaStream_t stream);
 
 struct Words;  // scatter.cuh
@@ -25,11 +25,15 @@ struct Leftover {
   int* list;
 };
 
-// Its parts. Whether maps may have a usable inverse (inverse.cuh).
+// Its parts. Whether maps may have a usable inverse (inverse.cuh). The weights of a volume's candidates in
+// double do not fit registers.
 inline bool may_gather(const Problem& p) {
-  return p.kind == MapKind::affine && !p.nearest && !p.tangent.data && !p.index && p.images == p.maps;
+  const bool fits = p.kind != MapKind::volume || p.storage != Storage::f64;
+  return fits && p.kind != MapKind::spline && !p.nearest && !p.tangent.data && !p.index && p.images == p.maps;
 }
-cudaError_t launch_gather(const Problem& p, const Leftover& leftover, cudaStream_t stream);
+int64_t inverse_bytes(MapKind kind);  // of a map
+// Two launches. inverses: room for as many as there are maps.
+cudaError_t launch_gather(const Problem& p, void* inverses, const Leftover& leftover, cudaStream_t stream);
 cudaError_t launch_scatter(const Problem& p, const Words& words, cudaStream_t stream);
 
 }  // namespace stn::cuda

@@ -158,7 +158,7 @@ __global__ void __launch_bounds__(kMostThreads, sizeof(S) < 8 ? 2 : 1)
 }  // namespace
 
 cudaError_t launch_scatter(const Problem& p, const Words& words, cudaStream_t stream) {
-  const Tiles tiles = one_band(p.axis[1].out, output_tiles(p, 1));
+  const Tiles tiles = one_band(p.axis[1].out, output_tiles(p));
   return with_all(p, [&](auto element, auto kind, auto tangent) {
     using S = decltype(element);
     const int64_t parts = (words.one_to_one ? words.images : p.maps) * tiles.per_map;

@@ -171,7 +171,8 @@ __device__ void tap_sums(const Problem& p, const Part& part, const Reads<dims, T
     if (fill) {
 #pragma unroll
       for (int t = 0; t < 1 << dims; ++t) {
-        if (reads.used & ~reads.exist & 1 << t) value[t] = fill[(part.channel + c) * p.fill_step];
+        if (reads.used & ~reads.exist & 1 << t)
+          value[t] = finite_or_none(fill[(part.channel + c) * p.fill_step]);
       }
     }
 #pragma unroll
@@ -181,6 +182,40 @@ __device__ void tap_sums(const Problem& p, const Part& part, const Reads<dims, T
 #pragma unroll
     for (const char*& row : rows) row += step * p.input.channel;
     grad += step * p.grad.channel;
+  }
+}
+
+// The same of every `step`th vector of channels.
+template <class S, int dims, class T>
+__device__ void vector_sums(const Problem& p, const Part& part, const Reads<dims, T>& reads,
+                            const char* image, int begin, int step, T (&sum)[1 << dims]) {
+  using V = Vector<S>;
+  for (T& s : sum) s = 0;
+  if (!reads.grad) return;
+  const int first = begin * static_cast<int>(sizeof(V));
+  const char *from = image + reads.first + first, *grad = in_global(reads.grad) + first;
+#pragma unroll 1
+  for (int c = begin * V::count; c < part.channels; c += step * V::count) {
+    const V g = *reinterpret_cast<const V*>(grad);
+    V value[1 << dims];
+#pragma unroll
+    for (int t = 0; t < 1 << dims; ++t) {
+      if (reads.used & reads.exist & 1 << t) value[t] = *reinterpret_cast<const V*>(from + reads.offset(t));
+    }
+#pragma unroll
+    for (int t = 0; t < 1 << dims; ++t) {
+      const bool exists = reads.exist >> t & 1;
+      if (!(reads.used >> t & 1) || !(exists || p.fill)) continue;
+#pragma unroll
+      for (int k = 0; k < V::count; ++k) {
+        const T other =
+            exists ? T(0)
+                   : finite_or_none(static_cast<const T*>(p.fill)[(part.channel + c + k) * p.fill_step]);
+        sum[t] += load(&g.at[k]) * (exists ? load(&value[t].at[k]) : other);
+      }
+    }
+    from += step * static_cast<int>(sizeof(V));
+    grad += step * static_cast<int>(sizeof(V));
   }
 }
 
@@ -198,7 +233,7 @@ __device__ T slope(const AxisWeights<T> (&a)[dims], const T (&along)[dims], int 
 }
 
 // The derivatives by a pixel's streams; by all lanes of a warp, each of which has a pixel.
-template <class S, MapKind kind, class T>
+template <class S, bool vectors, MapKind kind, class T>
 __device__ void pixel_gradient(const Problem& p, const Part& part, const Tiles& tiles,
                                const Plan<kind, T>& plan, int j, int i, const Bend<T>& bend, const char* grad,
                                Slot<dims_of(kind), T>* slots, T (&by)[streams_of(kind)]) {
@@ -235,7 +270,10 @@ __device__ void pixel_gradient(const Problem& p, const Part& part, const Tiles& 
 #pragma unroll 1
   for (int other = lane_number() / tiles.lanes; other < kWarp; other += kWarp / tiles.lanes) {
     T sum[1 << dims];
-    tap_sums<S>(p, part, all[other].reads, in_global(plan.input), lane, tiles.lanes, sum);
+    if constexpr (vectors)
+      vector_sums<S>(p, part, all[other].reads, in_global(plan.input), lane, tiles.lanes, sum);
+    else
+      tap_sums<S>(p, part, all[other].reads, in_global(plan.input), lane, tiles.lanes, sum);
 #pragma unroll 1
     for (int step = tiles.lanes / 2; step > 0; step /= 2) {
 #pragma unroll
@@ -298,8 +336,9 @@ __device__ void leave(const Problem& p, const Part& part, const Sums<streams, T>
   to[dims * apart] = scale * sum[2];
 }
 
-template <class S, MapKind kind>
-__global__ void __launch_bounds__(kMostThreads, kResident<sizeof(S) == 8, kind == MapKind::volume>)
+template <class S, MapKind kind, bool vectors>
+__global__ void __launch_bounds__(kMostThreads,
+                                  vectors ? 2 : kResident<sizeof(S) == 8, kind == MapKind::volume>)
     grad_theta(const __grid_constant__ Problem p, const __grid_constant__ Tiles tiles, double* partial) {
   using T = Computed<S>;
   constexpr int dims = dims_of(kind), streams = streams_of(kind);
@@ -311,13 +350,13 @@ __global__ void __launch_bounds__(kMostThreads, kResident<sizeof(S) == 8, kind =
   __shared__ Sums<streams, T> sums;
   const Pixels at(tiles);
   sums.begin();
-  plan_tile(p, Part(p, tiles, blockIdx.x), tiles, p.grad, &plan);
+  plan_tile(p, [&] { return Part(p, tiles, blockIdx.x); }, tiles, p.grad, &plan);
   const Part& part = plan.part;
   if constexpr (spline) radial.begin(p, part.function);
   const int columns = p.axis[0].out - part.column,
             rows = p.axis[1].out - part.row;  // from the tile's first on
   bool fast = false;
-  if constexpr (sizeof(T) == 4)
+  if constexpr (sizeof(T) == 4 && !vectors)
     fast = p.narrow && !p.tangent.data && tiles.lanes == 1 && at.column < columns && plan.tame();
 #pragma unroll 1
   for (int step = 0; step < tiles.bands * (kTogether / count); ++step) {
@@ -325,17 +364,17 @@ __global__ void __launch_bounds__(kMostThreads, kResident<sizeof(S) == 8, kind =
     const char* grad = in_global(plan.output) + at.column * p.grad.axis[0] + i * p.grad.axis[1];
     Bend<T> bend[count] = {};
     T by[count][streams] = {};  // of splines alone
-    const auto keep = [&](int k, const T(&own)[streams]) {
-      sums.add(own, i + k * kWarpRows);
+    const auto keep = [&](int k, const T(&pixel)[streams]) {
+      sums.add(pixel, i + k * kWarpRows);
       if constexpr (spline) {
         for (int s = 0; s < streams; ++s) {
-          for (int other = 0; other < count; ++other) by[other][s] = k == other ? own[s] : by[other][s];
+          for (int other = 0; other < count; ++other) by[other][s] = k == other ? pixel[s] : by[other][s];
         }
       }
     };
     if constexpr (spline) bend_of(p, part.map, part.column + at.column, part.row + i, &plan.staged, bend);
     bool inside = false;
-    if constexpr (sizeof(T) == 4) {
+    if constexpr (sizeof(T) == 4 && !vectors) {
       int64_t places[count][dims];
       const char* from[count];
       inside = fast && i + (count - 1) * kWarpRows < rows;
@@ -346,14 +385,15 @@ __global__ void __launch_bounds__(kMostThreads, kResident<sizeof(S) == 8, kind =
         tap_sums_inside<S, count, dims>(p, part.channels, from, grad, sum);
 #pragma unroll
         for (int k = 0; k < count; ++k) {
-          T own[streams];
-          slopes_inside<kind>(p, plan, at.column, i + k * kWarpRows, places[k], sum[k], own);
-          keep(k, own);
+          T pixel[streams];
+          slopes_inside<kind>(p, plan, at.column, i + k * kWarpRows, places[k], sum[k], pixel);
+          keep(k, pixel);
         }
       }
     }
     if (!inside) {
       STN_RARE();
+      if (__all_sync(kWholeWarp, at.column >= columns || i >= rows)) continue;
 #pragma unroll 1
       for (int k = 0; k < count; ++k) {
         const bool exists = at.column < columns && i + k * kWarpRows < rows;
@@ -362,10 +402,10 @@ __global__ void __launch_bounds__(kMostThreads, kResident<sizeof(S) == 8, kind =
         for (int other = 1; other < count; ++other) {
           if (k == other) own_bend = bend[other];
         }
-        T own[streams];
-        pixel_gradient<S>(p, part, tiles, plan, at.column, i + k * kWarpRows, own_bend,
-                          exists ? grad + k * kWarpRows * p.grad.axis[1] : nullptr, slots, own);
-        if (exists) keep(k, own);
+        T pixel[streams];
+        pixel_gradient<S, vectors>(p, part, tiles, plan, at.column, i + k * kWarpRows, own_bend,
+                                   exists ? grad + k * kWarpRows * p.grad.axis[1] : nullptr, slots, pixel);
+        if (exists) keep(k, pixel);
       }
     }
     if constexpr (spline) radial.add(p, part.column + at.column, part.row + i, by);
@@ -393,7 +433,7 @@ __global__ void __launch_bounds__(kMostThreads) finish(const __grid_constant__ P
 // ---- launches ----
 
 inline Tiles gradient_tiles(const Problem& p, int64_t element) {
-  Tiles t = output_tiles(p, lanes_of(p, p.input, element));
+  Tiles t = output_tiles(p, lanes_of(p, p.input, p.grad, element));
   if (p.kind == MapKind::spline && p.radial() > kStaged) t.functions = (p.radial() + kStaged - 1) / kStaged;
   return t;
 }
@@ -402,7 +442,9 @@ template <class S>
 cudaError_t launch_stored(const Problem& p, double* sums, cudaStream_t stream) {
   const Tiles tiles = gradient_tiles(p, sizeof(S));
   return with_kind(p.kind, [&](auto kind) {
-    return launch(grad_theta<S, kind.value>, tiles.blocks(p.maps), tiles.threads, stream, p, tiles, sums);
+    auto* kernel = grad_theta<S, kind.value, false>;
+    if constexpr (kHasVectors<S>) kernel = tiles.vectors ? grad_theta<S, kind.value, true> : kernel;
+    return launch(kernel, tiles.blocks(p.maps), tiles.threads, stream, p, tiles, sums);
   });
 }
 

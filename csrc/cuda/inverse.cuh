@@ -1,59 +1,114 @@
-// Which affine maps have an inverse that tells, for each pixel of the input, the few output pixels that read
-// it.
+// The inverse of a map, from the input's pixels to the output's, where it tells which few output pixels read
+// a pixel of the input. Affine maps of images and volumes, and maps in perspective.
 #pragma once
 
-#include "block.cuh"
-#include "storage.cuh"
+#include "coordinates.cuh"
 
 namespace stn::cuda {
 
-// Output pixels that a pixel of the input looks at, at most: four times those of a turned image, 3 x 3.
-constexpr int kMostCandidates = 36;
 // Steps of the input's coordinates from one output pixel to the next, at most: beyond, what is gathered would
 // lose bits of its weights, and little is gathered at all.
 constexpr double kSteepest = 48;
-constexpr double kFarthest = 1 << 28;  // coordinates
+constexpr double kLongestGathered = 1 << 26;  // an axis of the output
 
-// A map in pixels, x = xj j + xi i + x0 and y likewise, and its inverse. Candidates lie within `reach` rows
-// and columns of the output pixel nearest to where the inverse takes an input pixel.
+// Of a pixel of the input, output pixels beside each other along an axis that are looked at.
+template <MapKind kind>
+constexpr int kMostCandidates = kind == MapKind::volume ? 3 : 4;
+
+// Coordinates are pixels from the centers of input and output, x = (numerator of q) / (depth of q), and the
+// other way around.
+template <MapKind kind>
 struct Inverse {
-  double xj, xi, x0, yj, yi, y0;
-  double jx, jy, ix, iy;
-  int reach_j, reach_i;
+  static constexpr int dims = dims_of(kind);
 
-  // An output pixel that reads an input pixel falls less than 1 from it along both axes, so it lies less than
-  // |jx| + |jy| from where the inverse takes that pixel, and the nearest one at most 1/2.
-  static __device__ double reach(double by_x, double by_y) { return ceil(fabs(by_x) + fabs(by_y) - 0.498); }
+  Line forward[dims], depth;  // of output pixels
+  Line back[dims], over;      // of input pixels
+  int candidates;             // along an axis
 
   // False where the inverse is of no use, or where padding brings other output pixels.
-  __device__ bool of(const Problem& p, int64_t map) {
-    const auto row = [&](int axis, double* by_j, double* by_i, double* at) {
-      const int64_t first = (map * 2 + axis) * 3;
-      const Axis &a = p.axis[axis], &x = p.axis[0], &y = p.axis[1];
-      *by_j = number(p.theta, first) * a.scale * x.step;
-      *by_i = number(p.theta, first + 1) * a.scale * y.step;
-      *at = number(p.theta, first + 2) * a.scale + a.center - *by_j * x.middle - *by_i * y.middle;
-    };
-    row(0, &xj, &xi, &x0);
-    row(1, &yj, &yi, &y0);
-    const double det = xj * yi - xi * yj;
-    jx = yi / det, jy = -xi / det, ix = -yj / det, iy = xj / det;
-    const double columns = reach(jx, jy), rows = reach(ix, iy);
-    if (!((2 * columns + 1) * (2 * rows + 1) <= kMostCandidates)) return false;
-    if (!(fabs(xj) + fabs(xi) <= kSteepest) || !(fabs(yj) + fabs(yi) <= kSteepest)) return false;
-    if (!(fabs(x0) <= kFarthest) || !(fabs(y0) <= kFarthest)) return false;
-    reach_j = columns < 1 ? 1 : static_cast<int>(columns);
-    reach_i = rows < 1 ? 1 : static_cast<int>(rows);
-    return p.padding == Padding::zeros || (stays(xj, xi, x0, p, 0) && stays(yj, yi, y0, p, 1));
+  __device__ bool of(const Problem& p, int map, const Tiles& tiles) {
+    for (int d = 0; d < dims; ++d) {
+      const Line l = stream_line(p, p.theta, map, d);
+      const double scale = p.axis[d].scale;
+      forward[d] = {l.x * scale, l.y * scale, l.z * scale, l.one * scale};
+    }
+    depth = kind == MapKind::projective ? stream_line(p, p.theta, map, 2) : Line{0, 0, 0, 1};
+    invert();
+    // One less than the least depth, and the largest, where output pixels lie.
+    const double hx = p.axis[0].middle + 1, hy = p.axis[1].middle + 1;
+    const double bend = fabs(depth.x) * hx + fabs(depth.y) * hy, most = depth.one + bend;
+    if (kind == MapKind::projective) {
+      // Positive; nearly even around a pixel; and on each tile that an output pixel falls on, the inverse's
+      // depth, which is one over the other, is that of a tame one.
+      if (!(depth.one - bend > 4 * (fabs(depth.x) + fabs(depth.y)) && depth.one - bend > 1e-30 &&
+            most < 1e30))
+        return false;
+      if (!(2 * (fabs(over.x) * tiles.columns + fabs(over.y) * tiles.rows) * most < 1)) return false;
+    }
+    double reach = 0;
+    for (int d = 0; d < dims; ++d) {
+      if (!(p.axis[d].out <= kLongestGathered)) return false;
+      if (!(steepness(p, d) <= kSteepest * (depth.one - bend))) return false;
+      const double far = p.axis[d].middle + 1;
+      const double own = most * fmax(spread(back[d], far), spread(back[d], -far));
+      if (!(own <= 0.5 * kMostCandidates<kind>)) return false;
+      reach = fmax(reach, own);
+    }
+    candidates = reach <= 1 ? 2 : reach <= 1.5 ? 3 : 4;
+    return p.padding == Padding::zeros || stays(p, depth.one - bend);
   }
 
  private:
-  // Whether no coordinate along an axis leaves the image, but for rounding.
-  static __device__ bool stays(double by_j, double by_i, double at, const Problem& p, int axis) {
-    const double j = by_j * (p.axis[0].out - 1), i = by_i * (p.axis[1].out - 1);
-    constexpr double rounding = 1e-9;
-    return at + fmin(j, 0.0) + fmin(i, 0.0) >= -rounding &&
-           at + fmax(j, 0.0) + fmax(i, 0.0) <= p.axis[axis].in - 1 + rounding;
+  // Of volumes the linear part's inverse, of images that of the 3 x 3 matrix, by cofactors.
+  __device__ void invert() {
+    constexpr bool volume = kind == MapKind::volume;
+    const Line rows[3] = {forward[0], forward[1], volume ? forward[dims - 1] : depth};
+    double m[3][3], inverse[3][3];
+    for (int r = 0; r < 3; ++r)
+      m[r][0] = rows[r].x, m[r][1] = rows[r].y, m[r][2] = volume ? rows[r].z : rows[r].one;
+    double det = 0;
+    for (int r = 0; r < 3; ++r) {
+      for (int c = 0; c < 3; ++c) {
+        const int r1 = (c + 1) % 3, r2 = (c + 2) % 3, c1 = (r + 1) % 3, c2 = (r + 2) % 3;
+        inverse[r][c] = m[r1][c1] * m[r2][c2] - m[r1][c2] * m[r2][c1];
+      }
+      det += m[0][r] * inverse[r][0];
+    }
+    const auto line = [&](int r) {
+      const double x = inverse[r][0] / det, y = inverse[r][1] / det, z = inverse[r][2] / det;
+      if (!volume) return Line{x, y, 0, z};
+      return Line{x, y, z, -(x * rows[0].one + y * rows[1].one + z * rows[2].one)};
+    };
+    for (int d = 0; d < dims; ++d) back[d] = line(d);
+    over = volume ? Line{0, 0, 0, 1} : line(2);
+    if (kind == MapKind::affine) over = {0, 0, 0, 1};
+  }
+
+  // How far an output coordinate moves at most with an input pixel's coordinates, where it is q, times the
+  // inverse's depth.
+  __device__ double spread(const Line& l, double q) const {
+    return fabs(l.x - q * over.x) + fabs(l.y - q * over.y) + fabs(l.z);
+  }
+
+  // How far an input coordinate moves from an output pixel to its neighbors at most, times the depth.
+  __device__ double steepness(const Problem& p, int d) const {
+    const double far = p.axis[d].center + 2;
+    const Line& l = forward[d];
+    return fabs(l.x) + fabs(l.y) + fabs(l.z) + far * (fabs(depth.x) + fabs(depth.y));
+  }
+
+  // Whether no coordinate leaves the image, but for rounding.
+  __device__ bool stays(const Problem& p, double least_depth) const {
+    bool all = least_depth > 0;
+    for (int corner = 0; corner < 1 << dims; ++corner) {
+      const auto side = [&](int d) { return corner >> d & 1 ? p.axis[d].middle : -p.axis[d].middle; };
+      const double j = side(0), i = side(1), k = dims == 3 ? side(dims - 1) : 0;
+      for (int d = 0; d < dims; ++d) {
+        const double at = forward[d].at(j, i, k) / depth.at(j, i, k) + p.axis[d].center;
+        all &= at >= -1e-9 && at <= p.axis[d].in - 1 + 1e-9;
+      }
+    }
+    return all;
   }
 };
 

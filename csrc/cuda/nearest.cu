@@ -41,7 +41,7 @@ __global__ void __launch_bounds__(kMostThreads, kResident<sizeof(E) == 8, true>)
   using T = typename NearestIn<E>::type;
   __shared__ Plan<kind, T> plan;
   __shared__ Spot<dims_of(kind), T> spots[kMostThreads];
-  plan_tile(p, Part(p, tiles, blockIdx.x), tiles, p.output, &plan);
+  plan_tile(p, [&] { return Part(p, tiles, blockIdx.x); }, tiles, p.output, &plan);
   const Part& part = plan.part;
   const Pixels at(tiles);
   const int columns = p.axis[0].out - part.column,
@@ -92,7 +92,7 @@ __global__ void __launch_bounds__(kMostThreads, kResident<sizeof(E) == 8, true>)
 
 template <class E>
 cudaError_t launch_moved(const Problem& p, cudaStream_t stream) {
-  const Tiles tiles = output_tiles(p, 1);
+  const Tiles tiles = output_tiles(p);
   return with_kind(p.kind, [&](auto kind) {
     return launch(nearest<E, kind.value>, tiles.blocks(p.maps), tiles.threads, stream, p, tiles);
   });

@@ -90,6 +90,7 @@ struct Tiles {
   int warps_across, bands;  // bands: of kBandRows rows, one after another by each warp
   int columns, rows, channels;
   int lanes;      // threads that share a pixel, where its channels lie side by side
+  bool vectors;   // whether each of them takes kVector bytes of channels at a time
   int functions;  // groups of a spline's radial functions that blocks are for
   Divisor across, down, slices, groups;
   int64_t per_map, threads;

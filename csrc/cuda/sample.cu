@@ -12,7 +12,7 @@ namespace {
 
 template <class S, int count, int dims>
 __device__ void sample_inside(const Problem& p, int channels, const char* const (&pixels)[count],
-                              const int64_t (&places)[count][dims], char* out) {
+                              const int64_t (&places)[count][dims], bool exists, char* out) {
   constexpr int taps = 1 << dims;
   const int64_t step[3] = {static_cast<int32_t>(p.input.axis[0]), static_cast<int32_t>(p.input.axis[1]),
                            p.input.axis[2]};
@@ -47,7 +47,7 @@ __device__ void sample_inside(const Problem& p, int channels, const char* const 
     for (int k = 0; k < count; ++k) {
       float sum = weight[k][0] * value[k][0];
       for (int t = 1; t < taps; ++t) sum += weight[k][t] * value[k][t];
-      store(sum, reinterpret_cast<S*>(to));
+      if (exists) store(sum, reinterpret_cast<S*>(to));
       to += p.output.axis[1] * kWarpRows;
     }
     out += p.output.channel;
@@ -98,6 +98,48 @@ __device__ void weigh(const Problem& p, const Spot<dims, T>& spot, Taps<dims, T>
   }
 }
 
+// The fill of a channel; its slope where there is a tangent.
+template <class T>
+__device__ T fill_of(const Problem& p, int channel) {
+  if (!p.fill) return 0;
+  const T fill = static_cast<const T*>(p.fill)[channel * p.fill_step];
+  return p.tangent.data ? finite_or_none(fill) : fill;
+}
+
+// Every `step`th vector of channels of a pixel.
+template <class S, int dims, class T>
+__device__ void sample_vectors(const Problem& p, const Part& part, const Taps<dims, T>& taps,
+                               const char* image, int begin, int step) {
+  using V = Vector<S>;
+  if (!taps.to) return;
+  const char* from = image + taps.first + begin * static_cast<int>(sizeof(V));
+  char* to = in_global(taps.to) + begin * static_cast<int>(sizeof(V));
+#pragma unroll 1
+  for (int c = begin * V::count; c < part.channels; c += step * V::count) {
+    V value[1 << dims], result;
+    T sum[V::count];
+#pragma unroll
+    for (int k = 0; k < V::count; ++k)
+      sum[k] = taps.outside != 0 ? taps.outside * fill_of<T>(p, part.channel + c + k) : T(0);
+#pragma unroll
+    for (int t = 0; t < 1 << dims; ++t) {
+      if (taps.weight[t] != 0) value[t] = *reinterpret_cast<const V*>(from + (taps.offset(t) - taps.first));
+    }
+#pragma unroll
+    for (int t = 0; t < 1 << dims; ++t) {
+#pragma unroll
+      for (int k = 0; k < V::count; ++k) {
+        if (taps.weight[t] != 0) sum[k] += taps.weight[t] * load(&value[t].at[k]);
+      }
+    }
+#pragma unroll
+    for (int k = 0; k < V::count; ++k) store(sum[k], &result.at[k]);
+    *reinterpret_cast<V*>(to) = result;
+    from += step * static_cast<int>(sizeof(V));
+    to += step * static_cast<int>(sizeof(V));
+  }
+}
+
 // Every `step`th channel of a pixel.
 template <class S, int dims, class T>
 __device__ void sample_pixel(const Problem& p, const Part& part, const Taps<dims, T>& taps, const char* image,
@@ -109,7 +151,6 @@ __device__ void sample_pixel(const Problem& p, const Part& part, const Taps<dims
     rows[r] = image + begin * p.input.channel + taps.offset(2 * r);
   }
   char* to = in_global(taps.to) + begin * p.output.channel;
-  const T* fill = static_cast<const T*>(p.fill);
 #pragma unroll 1
   for (int c = begin; c < part.channels; c += step) {
     T value[1 << dims];
@@ -120,7 +161,7 @@ __device__ void sample_pixel(const Problem& p, const Part& part, const Taps<dims
                      : T(0);
     }
     // A tap of weight 0 takes no part.
-    T sum = taps.outside != 0 ? taps.outside * (fill ? fill[(part.channel + c) * p.fill_step] : T(0)) : T(0);
+    T sum = taps.outside != 0 ? taps.outside * fill_of<T>(p, part.channel + c) : T(0);
 #pragma unroll
     for (int t = 0; t < 1 << dims; ++t) sum += taps.weight[t] * value[t];
     store(sum, reinterpret_cast<S*>(to));
@@ -130,8 +171,9 @@ __device__ void sample_pixel(const Problem& p, const Part& part, const Taps<dims
   }
 }
 
-template <class S, MapKind kind>
-__global__ void __launch_bounds__(kMostThreads, kResident<sizeof(S) == 8, kind == MapKind::spline>)
+template <class S, MapKind kind, bool vectors>
+__global__ void __launch_bounds__(kMostThreads, vectors ? (dims_of(kind) == 3 ? 1 : 2)
+                                                        : kResident<sizeof(S) == 8, kind == MapKind::spline>)
     sample(const __grid_constant__ Problem p, const __grid_constant__ Tiles tiles) {
   using T = Computed<S>;
   constexpr int dims = dims_of(kind);
@@ -139,33 +181,36 @@ __global__ void __launch_bounds__(kMostThreads, kResident<sizeof(S) == 8, kind =
   constexpr int count = kInSample<large>;
   __shared__ Plan<kind, T> plan;
   __shared__ Slot<dims, T> slots[kMostThreads];
-  plan_tile(p, Part(p, tiles, blockIdx.x), tiles, p.output, &plan);
+  plan_tile(p, [&] { return Part(p, tiles, blockIdx.x); }, tiles, p.output, &plan);
   const Part& part = plan.part;
   const Pixels at(tiles);
   const int columns = p.axis[0].out - part.column,
             rows = p.axis[1].out - part.row;  // from the tile's first on
   bool fast = false;
-  if constexpr (sizeof(T) == 4) {
-    fast = p.narrow && !p.tangent.data && tiles.lanes == 1 && at.column < columns && plan.tame();
+  if constexpr (sizeof(T) == 4 && !vectors) {
+    fast = p.narrow && !p.tangent.data && tiles.lanes == 1 && plan.tame();
   }
+  const bool own = at.column < columns;  // else the last column's pixels keep the others company
+  const int column = own ? at.column : columns - 1;
 #pragma unroll 1
   for (int step = 0; step < tiles.bands * (kTogether / count); ++step) {
     const int i = at.row + step * count * kWarpRows;
-    char* to = in_global(plan.output) + at.column * p.output.axis[0] + i * p.output.axis[1];
+    char* to = in_global(plan.output) + column * p.output.axis[0] + i * p.output.axis[1];
     Bend<T> bend[count] = {};
     if constexpr (kind == MapKind::spline)
-      bend_of(p, part.map, part.column + at.column, part.row + i, &plan.staged, bend);
-    if constexpr (sizeof(T) == 4) {
+      bend_of(p, part.map, part.column + column, part.row + i, &plan.staged, bend);
+    if constexpr (sizeof(T) == 4 && !vectors) {
       const char* from[count];
       int64_t places[count][dims];
       const bool exist = fast && i + (count - 1) * kWarpRows < rows;
-      const bool inside = inside_of(p, plan, at.column, i, bend, in_global(plan.input), places, from);
+      const bool inside = inside_of(p, plan, column, i, bend, in_global(plan.input), places, from);
       if (__all_sync(kWholeWarp, exist && inside)) {
-        sample_inside<S>(p, part.channels, from, places, to);
+        sample_inside<S>(p, part.channels, from, places, own, to);
         continue;
       }
     }
     STN_RARE();
+    if (__all_sync(kWholeWarp, !own || i >= rows)) continue;
 #pragma unroll 1
     for (int k = 0; k < count; ++k) {
       const int row = i + k * kWarpRows;
@@ -175,15 +220,19 @@ __global__ void __launch_bounds__(kMostThreads, kResident<sizeof(S) == 8, kind =
         if (k == other) by = bend[other];
       }
       Taps<dims, T> taps;
-      weigh(p, spot_of(p, plan, at.column, row, by, &slots[thread_number()].spot), &taps);
-      const bool exists = row < rows && at.column < columns;
+      weigh(p, spot_of(p, plan, column, row, by, &slots[thread_number()].spot), &taps);
+      const bool exists = row < rows && own;
       taps.to = exists ? to + k * kWarpRows * p.output.axis[1] : nullptr;
       Slot<dims, T>* all = slots + warp_number() * kWarp;
       all[lane_number()].taps = taps;
       __syncwarp();
       const int lane = lane_number() % tiles.lanes;
-      for (int other = lane_number() / tiles.lanes; other < kWarp; other += kWarp / tiles.lanes)
-        sample_pixel<S>(p, part, all[other].taps, in_global(plan.input), lane, tiles.lanes);
+      for (int other = lane_number() / tiles.lanes; other < kWarp; other += kWarp / tiles.lanes) {
+        if constexpr (vectors)
+          sample_vectors<S>(p, part, all[other].taps, in_global(plan.input), lane, tiles.lanes);
+        else
+          sample_pixel<S>(p, part, all[other].taps, in_global(plan.input), lane, tiles.lanes);
+      }
       __syncwarp();
     }
   }
@@ -193,9 +242,11 @@ __global__ void __launch_bounds__(kMostThreads, kResident<sizeof(S) == 8, kind =
 
 template <class S>
 cudaError_t launch_stored(const Problem& p, cudaStream_t stream) {
-  const Tiles tiles = output_tiles(p, lanes_of(p, p.input, sizeof(S)));
+  const Tiles tiles = output_tiles(p, lanes_of(p, p.input, p.output, sizeof(S)));
   return with_kind(p.kind, [&](auto kind) {
-    return launch(sample<S, kind.value>, tiles.blocks(p.maps), tiles.threads, stream, p, tiles);
+    auto* kernel = sample<S, kind.value, false>;
+    if constexpr (kHasVectors<S>) kernel = tiles.vectors ? sample<S, kind.value, true> : kernel;
+    return launch(kernel, tiles.blocks(p.maps), tiles.threads, stream, p, tiles);
   });
 }
 

@@ -146,7 +146,10 @@ __device__ inline bool find_part(const Problem& p, const Tiles& tiles, const Wor
     return true;
   }
   *image = p.index ? p.index[part->map] : 0;
-  assert(*image >= 0 && *image < p.images);  // an index of an image beyond the input's batch
+  if (*image < 0 || *image >= p.images) {
+    STN_RARE();
+    assert(false);  // an index of an image beyond the input's batch
+  }
   *place = *image - words.first;
   return *place >= 0 && *place < words.images;
 }
@@ -312,7 +315,7 @@ __device__ bool locate(const Problem& p, const Part& part, const Tiles& tiles, P
                        Taps<dims, tangent, T> (&taps)[kTogether]) {
   using Taps = Taps<dims, tangent, T>;
   __shared__ Spot<dims, T> slots[kMostThreads];
-  plan_tile(p, part, tiles, p.grad, plan);
+  plan_tile(p, [&] { return part; }, tiles, p.grad, plan);
   const Pixels at(tiles);
   Bend<T> bend[kTogether] = {};
   if constexpr (kind == MapKind::spline)

@@ -53,6 +53,23 @@ __device__ inline void store(float x, uint8_t* to) { store_integer(x, 0, 255, to
 __device__ inline void store(float x, int16_t* to) { store_integer(x, -32768, 32767, to); }
 __device__ inline void store(float x, uint16_t* to) { store_integer(x, 0, 65535, to); }
 
+// Whether a storage's numbers are read by vectors too.
+template <class S>
+constexpr bool kHasVectors = false;
+template <>
+constexpr bool kHasVectors<float> = true;
+template <>
+constexpr bool kHasVectors<Half> = true;
+template <>
+constexpr bool kHasVectors<BFloat16> = true;
+
+// kVector bytes, as many numbers as they hold.
+template <class S>
+struct alignas(16) Vector {
+  static constexpr int count = 16 / sizeof(S);
+  S at[count];
+};
+
 // Bytes further on.
 template <class S>
 __device__ const S* ahead(const S* from, int64_t bytes) {

@@ -29,11 +29,12 @@ constexpr int kInGradTheta = large ? kTogether / 4 : kTogether / 2;
 constexpr int kBandRows = kWarpRows * kTogether;  // rows that a warp works on at a time
 
 // Such bands that a warp works through, where there are rows for it: a block's coordinates are planned once
-// for 32 x 64 pixels.
+// for 32 x 64 pixels, and of large images, that have this many such tiles, for 32 x 128.
 constexpr int kBands = 2;
+constexpr long long kManyTiles = 8192;
 
 constexpr int kLeastChannels = 8;          // of a block, where channels are divided over blocks
-constexpr long long kWantedBlocks = 2048;  // enough to fill any GPU; more only where the work gives them
+constexpr long long kWantedBlocks = 8192;  // enough to fill any GPU; more only where the work gives them
 
 // Of a launch whose blocks loop: a few for each of a GPU's multiprocessors.
 constexpr long long kLoopBlocks = 2048;
@@ -41,7 +42,8 @@ constexpr long long kLoopBlocks = 2048;
 // Control points of a spline that are kept in shared memory at a time.
 constexpr int kStaged = 64;
 
-// Bytes of neighboring channels that the lanes of a pixel read together: a sector.
-constexpr int kSector = 32;
+// Bytes of neighboring channels that a lane reads at once, where they are aligned, and that the lanes of a
+// pixel read together: a line, or else a sector.
+constexpr int kVector = 16, kLine = 128, kSector = 32;
 
 }  // namespace stn::cuda

@@ -13,6 +13,7 @@ MARKED = ("-cubin", "-DSTN_MARK_RARE")
 FP64 = r"D(ADD|MUL|FMA|SETP|MNMX)|MUFU\.(RCP|RSQ)64H|(F2F|F2I|I2F|FRND)\..*F64"
 KINDS = ("affine", "projective", "spline", "volume")  # as csrc/cuda/problem.h counts them
 TAPS = {"affine": 4, "projective": 4, "volume": 8}
+CANDIDATES = {"affine": 9, "projective": 9, "volume": 27}
 PIXELS = 8  # that a thread works on: a block's 256 are for a tile of 32 x 64
 
 
@@ -46,14 +47,12 @@ def costs_of(source: str, folder: Path, architecture: str = "90") -> list[Cost]:
     found = []
     for mangled, function in functions.items():
         kind = KINDS[int(number[1])] if (number := re.search(r"MapKindE(\d)", mangled)) else "affine"
-        is_tangent = "ELb1E" in mangled and source == "grad_input_scatter.cu"
-        if "<float," in function.name and not is_tangent and kind in TAPS and _is_planes(source, function):
+        # Of packed gradients; without a tangent, and without vectors of channels.
+        is_gather = source == "grad_input_gather.cu"
+        is_usual = "LayoutE1" in mangled if is_gather else "ELb1E" not in mangled
+        if "<float," in function.name and is_usual and kind in TAPS:
             found.append(count(hot_way(kernels[mangled]), kind, function))
     return sorted(found, key=lambda cost: KINDS.index(cost.kind))
-
-
-def _is_planes(source: str, function: Function) -> bool:
-    return source != "grad_input_gather.cu" or function.name == "gather<float, true>"
 
 
 def _cost(kernel: str, kind: str, way: Way, function: Function, *each: float) -> Cost:
@@ -73,15 +72,20 @@ def _tile(way: Way, kind: str, function: Function) -> Cost:
 
 
 def _gather(way: Way, kind: str, function: Function) -> Cost:
+    """The common way has three candidates along an axis; it may take channels by two, and the last alone."""
     (pixels,) = way.loops
     (channels,) = pixels.loops
-    each = way.count() / PIXELS + pixels.count(), channels.count(), 0.0
+    together = channels.count("LDG") // CANDIDATES[kind]
+    channel = channels.count() / together
+    each = way.count() / PIXELS + pixels.count() - (together > 1) * channel, channel, 0.0
     return _cost("gather", kind, way, function, *each)
 
 
 def _scatter(way: Way, kind: str, function: Function) -> Cost:
-    """A thread's pixels are located at once; the loop over channels has one over a window's places."""
-    channels = next(loop for loop in way.loops if loop.count("LDG"))
+    """A loop over parts, in which a thread's pixels are located at once; in it one over channels, and in that one
+    over a window's places."""
+    (parts,) = way.loops
+    channels = next(loop for loop in parts.loops if loop.loops)
     together = channels.count("LDG")
-    each = way.count() / together, channels.count() / together, channels.loops[0].count()
+    each = parts.count() / together, channels.count() / together, channels.loops[0].count()
     return _cost("scatter", kind, way, function, *each)

@@ -8,8 +8,10 @@ from .cuda_compiler import ARCHITECTURES, compile_cuda
 
 # Of each source: of each kind of map in each dtype, and of each element's size; the gradient of the input has
 # four dtypes, and kernels with and without a tangent.
-KERNELS = {"sample.cu": 4 * 7, "nearest.cu": 4 * 4, "grad_theta.cu": 4 * 4 + 1}
-KERNELS |= {"grad_input.cu": 4 + 4 * 4 + 4, "grad_input_gather.cu": 4 * 2, "grad_input_scatter.cu": 4 * 4 * 2}
+# Of kinds of maps and storages; those whose channels may be vectors, three storages, besides.
+KERNELS = {"sample.cu": 4 * 7 + 4 * 3, "nearest.cu": 4 * 4, "grad_theta.cu": 4 * 4 + 4 * 3 + 1}
+KERNELS |= {"grad_input.cu": 4 + 4 * 4 + 4, "grad_input_scatter.cu": 4 * 4 * 2}
+KERNELS |= {"grad_input_gather.cu": 3 + 2 * (2 * 4 + 3) + 2 * 3}
 
 
 @pytest.mark.parametrize("source", KERNELS)

@@ -320,8 +320,10 @@ def test_axes_of_one_pixel(program, tmp_path):
 
 @pytest.mark.parametrize("dtype", (torch.float32, torch.float16))
 @pytest.mark.parametrize("kind", (Affine, Projective), ids=("affine", "projective"))
-def test_layouts_give_the_same_bits(program, tmp_path, kind, dtype):
-    case = make_case(kind, dtype, shape=(2, 18, 11, 13))
+@pytest.mark.parametrize("channels", (18, 24))  # of 24, lanes take vectors where they lie side by side
+@pytest.mark.parametrize("padding_mode", ("zeros", "reflection"))
+def test_layouts_give_the_same_bits(program, tmp_path, kind, dtype, channels, padding_mode):
+    case = make_case(kind, dtype, shape=(2, channels, 11, 13), padding_mode=padding_mode)
     pairs = zip(layouts(case.input).values(), layouts(case.grad).values(), strict=True)
     others = [case._replace(input=x.to(dtype), grad=g.to(dtype)) for x, g in pairs]
     expected, *results = run(program, [case, *others], tmp_path)
