@@ -7,16 +7,13 @@ python benchmarks/readme.py --check    # fails where a page says otherwise than 
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
-import statistics
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import accuracy
-import bandwidth
 import capabilities
 import double_backward
 import errors
@@ -56,8 +53,6 @@ def contents(results: Path = RESULTS) -> dict[Path, dict[str, str]]:
         "capabilities": table_of("capabilities", capabilities.table),
         "double backward": table_of("double_backward", double_backward.table),
         "errors": table_of("errors", errors.table),
-        "gpu speed": table_of("sampler-cuda", lambda rows: sampler.table(rows, 1)),
-        "gpu bandwidth": table_of("sampler-cuda", bandwidth.table, "bandwidth"),
     }
     plot = "![Speeds over PyTorch's, bars for each case](benchmarks/results/sampler-cpu.png)"
     lost = slower(recorded("matrix-cpu")["matrix"])
@@ -66,7 +61,6 @@ def contents(results: Path = RESULTS) -> dict[Path, dict[str, str]]:
         "accuracy": accuracy.table(runs),
         "speed": f"{summary(recorded('sampler-cpu')['rows'])}\n\n{lost}\n\n{plot}",
         "peers": capabilities.table(distinct(recorded("capabilities")["rows"])),
-        "gpu": on_a_gpu(recorded("sampler-cuda")),
     }
     published = {"paper": paper.table(recorded("paper")["runs"])}
     bounds = recorded("gpu_bounds")
@@ -114,31 +108,6 @@ def slower(rows: list[dict]) -> str:
     return (
         f"Of {len(rows)} corners (shape, dtype, interpolation, padding, layout, pass) {len(lost)} are slower "
         f"than PyTorch's pair;\nthe worst has {worst['ratio']:.2f} of its speed ({where})."
-    )
-
-
-def on_a_gpu(content: dict) -> str:
-    """Which one, the shares of a copy's speed, and geometric means over the cases that each peer computes."""
-    machine, rows, copied = content["machine"], content["rows"], content["bandwidth"]
-    names = {"forward": "forward", "moments": "theta's gradient", "adjoint": "the input's"}
-    shares = []
-    for operator, name in names.items():
-        own = [row["share"] for row in copied if (row["operator"], row["dtype"]) == (operator, "float32")]
-        shares.append(f"{name} at {min(own):.0%} to {max(own):.0%}")
-    peers = [name for name in CONTENDERS if name != OURS and any(row["contender"] == name for row in rows)]
-    lines = []
-    for pass_name in MAIN_PASSES:
-        group = [row for row in rows if row["pass"] == pass_name]
-        cases = dict.fromkeys(row["case"] for row in group)
-        faster = [sampler.times_faster([row for row in group if row["case"] == case], 1) for case in cases]
-        cells = [[ratios[name] for ratios in faster if ratios.get(name, math.nan) > 0] for name in peers]
-        means = (f"{statistics.geometric_mean(cell):.2f} ({len(cell)})" if cell else "-" for cell in cells)
-        lines.append([pass_name, *means])
-    table = tables.markdown(["", *(f"vs {CONTENDERS[name].title}" for name in peers)], lines)
-    return (
-        f"On an {machine['gpu']} with PyTorch {machine['torch']}, of a copy's speed on large float32 images: "
-        f"{', '.join(shares)}.\nAnd how many times faster than its peers, geometric means, in brackets of how "
-        f"many cases:\n\n{table}"
     )
 
 

@@ -6,7 +6,7 @@ from types import ModuleType
 from . import geometry, nn, transforms
 from ._extension import _C
 from .functional import affine_sample, projective_sample, thin_plate_spline_sample
-from .trained import load
+from .trained import FileError, load
 from .units import normalised_to_pixels, pixels_to_normalised
 from .warp import warp_affine, warp_perspective
 
@@ -14,6 +14,7 @@ __version__: str = _C.__version__
 build_info = _C.build_info
 
 __all__ = [
+    "FileError",
     "affine_sample",
     "build_info",
     "geometry",

@@ -10,7 +10,14 @@ import torch
 if TYPE_CHECKING:
     from .training.network import Network
 
-__all__ = ["load"]
+__all__ = ["FileError", "load"]
+
+
+class FileError(OSError, ValueError):
+    """A file that is missing, cannot be read, or holds something else than it should; its text is one line.
+
+    It is an OSError and a ValueError, as a program may expect either.
+    """
 
 
 def load(
@@ -26,10 +33,13 @@ def load(
             name of one that comes with the package: mnist, mnist_cls (without a transformer) or mnist_rts
             (turned, scaled and moved digits).
         device: where to; the CPU when None.
-        dtype: of the weights and of the computation, a floating one; float32 when None.
+        dtype: of the weights and of the computation: float32 (when None), float64, float16 or bfloat16.
+
+    No code that a file may hold is run, so that a stranger's checkpoint may be loaded.
 
     Raises:
-        UserError: there is no such file, or it is damaged or of another program.
+        FileError: there is no such file, or it is damaged or of another program.
+        TypeError: what is no path, or another dtype.
 
     Example:
         >>> import torch

@@ -34,7 +34,8 @@ def test_value_is_the_references(device, shape, padding_mode, align_corners):
         for name, theta in MAPS.items():
             theta = theta.expand(n, 2, 3).to(dtype)
             y = affine_sample(x.to(device), theta.to(device), size, **options)
-            assert y.dtype == dtype and y.device == x.device and y.shape[-2:] == (size or x.shape[-2:])
+            assert y.dtype == dtype and y.device.type == device.type
+            assert y.shape[-2:] == (size or x.shape[-2:])
             expected = oracle(x, theta, size, **options)
             atol = tolerance
             if name == "far outside" and padding_mode == "reflection":

@@ -57,7 +57,7 @@ __device__ void largest_part(const Problem& p, const Tiles& tiles, const Words& 
 }
 
 template <class S, MapKind kind, bool tangent>
-__global__ void __launch_bounds__(kMostThreads, sizeof(S) == 8 || tangent ? 2 : 4)
+__global__ void __launch_bounds__(kMostThreads, sizeof(S) == 8 || tangent ? 2 : 3)
     largest(const __grid_constant__ Problem p, const __grid_constant__ Tiles tiles,
             const __grid_constant__ Words words) {
   clear_words(p, words);

@@ -20,39 +20,64 @@ struct GatherPlan {
   static constexpr int dims = dims_of(kind);
   static constexpr bool perspective = kind == MapKind::projective;
 
-  int candidates;   // along an axis
-  Line line[dims];  // output pixels, counted from the first; times the inverse's depth
-  Line over_line;   // that depth
-  double first[3];  // the tile's first pixel, from the input's center
+  int candidates;                     // along an axis
+  Line line[dims];                    // output pixels, counted from the first; times the inverse's depth
+  Line over_line;                     // that depth
+  Line forward[dims], forward_depth;  // as Inverse's
+  double middle[dims];                // the output's center
+  double first[3];                    // the tile's first pixel, from the input's center
   AxisPlan axis[dims];
   typename If<perspective, DepthPlan>::type depth;
   int half_columns, half_rows;
-  T slope[dims][dims];            // of input coordinate d by output coordinate e; its numerator's
-  T bend[2], place[2];            // of the depth; the tile's first pixel
+  T slope[dims][dims];  // of input coordinate d by output coordinate e; its numerator's
+  T bend[2], place[2];  // of the depth; the tile's first pixel
+  // Of a steep map: the first candidate of the tile's first pixel, and where it falls from there, and the
+  // steps from it, in 2^-32 pixels.
+  bool steep;
+  int nearby[dims];
+  int64_t origin[dims], step[dims][dims];
   T over, over_column, over_row;  // the inverse's depth in the tile's first pixel, and from one to the next
 };
 
-// By one thread for each axis.
+// By one thread for each axis. Not inlined: numbers in double are not to take registers from the pixels.
 template <MapKind kind, class T>
-__device__ void plan_gather(const Problem& p, const Inverse<kind>& v, const Part& part, const Tiles& tiles,
-                            int d, GatherPlan<kind, T>* plan) {
-  const double j = part.column - p.axis[0].center, i = part.row - p.axis[1].center,
-               k = kind == MapKind::volume ? part.slice - p.axis[2].center : 0, middle = p.axis[d].middle;
+__device__ __noinline__ void plan_gather(const Problem& p, const Inverse<kind>& v, int column, int row,
+                                         int slice, const Tiles& tiles, int d, GatherPlan<kind, T>* plan) {
+  const double j = column - p.axis[0].center, i = row - p.axis[1].center,
+               k = kind == MapKind::volume ? slice - p.axis[2].center : 0, middle = p.axis[d].middle;
   const Line &b = v.back[d], &o = v.over;
   const Line l = {b.x + middle * o.x, b.y + middle * o.y, b.z, b.one + middle * o.one};
   plan->line[d] = l;
+  plan->forward[d] = v.forward[d];
+  plan->middle[d] = middle;
   if constexpr (kind == MapKind::projective)
     plan_quotient(l, o, j, i, tiles, &plan->axis[d], d == 0 ? &plan->depth : nullptr);
   else
     plan_line(l, j, i, k, tiles, &plan->axis[d]);
   const double by[3] = {v.forward[d].x, v.forward[d].y, v.forward[d].z};
-  for (int e = 0; e < plan->dims; ++e) plan->slope[d][e] = static_cast<T>(by[e]);
+#pragma unroll
+  for (int e = 0; e < dims_of(kind); ++e) plan->slope[d][e] = static_cast<T>(by[e]);
+  if constexpr (kind != MapKind::projective && sizeof(T) == 4) {
+    double q[3] = {};
+#pragma unroll
+    for (int e = 0; e < dims_of(kind); ++e) {
+      const double whole = floor(v.back[e].at(j, i, k) + p.axis[e].middle);
+      const bool near = fabs(whole) < kTame;  // else no output pixel is
+      if (e == d) plan->nearby[e] = near ? static_cast<int>(whole) : 0;
+      q[e] = (near ? whole : 0) - p.axis[e].middle;
+      plan->step[d][e] = fixed_point(by[e], 0x1p32);
+    }
+    const double at = v.forward[d].at(q[0], q[1], q[2]) - (d == 0 ? j : d == 1 ? i : k);
+    plan->origin[d] = fabs(at) < kTame ? fixed_point(at, 0x1p32) : 0;
+  }
   if (d != 0) return;
   plan->candidates = v.candidates;
+  plan->steep = v.steep;
   plan->first[0] = j, plan->first[1] = i, plan->first[2] = k;
   plan->half_columns = tiles.columns / 2;
   plan->half_rows = tiles.rows / 2;
   plan->over_line = o;
+  plan->forward_depth = v.depth;
   plan->bend[0] = static_cast<T>(v.depth.x), plan->bend[1] = static_cast<T>(v.depth.y);
   plan->place[0] = static_cast<T>(j), plan->place[1] = static_cast<T>(i);
   plan->over = static_cast<T>(o.at(j, i, k));
@@ -108,6 +133,36 @@ __device__ inline float saturated(float x) {
 __device__ inline float over(float x) { return __fdividef(1, x); }
 __device__ inline double over(double x) { return 1 / x; }
 
+// How far the first candidate falls from the pixel, times the depth's ratio of the two places: of steep maps
+// the slopes' products would lose bits.
+template <MapKind kind, int dims>
+__device__ __forceinline__ void exact_distances(const GatherPlan<kind, float>& plan,
+                                                const Candidates<dims, float>& c, int column, int row,
+                                                float (&from)[dims]) {
+  const int offset[3] = {column, row, 0};
+#pragma unroll
+  for (int d = 0; d < dims; ++d) {
+    int64_t at = plan.origin[d] - (static_cast<int64_t>(offset[d]) << 32);
+#pragma unroll
+    for (int e = 0; e < dims; ++e) at += plan.step[d][e] * (c.first[e] - plan.nearby[e]);
+    // It is less than 2 kSteepest, so that it fits 32 bits in 2^-24 pixels.
+    from[d] = static_cast<float>(static_cast<int32_t>(at >> 8)) * 0x1p-24f;
+  }
+}
+template <MapKind kind, int dims>
+__device__ __forceinline__ void exact_distances(const GatherPlan<kind, double>& plan,
+                                                const Candidates<dims, double>& c, int column, int row,
+                                                double (&from)[dims]) {
+  double q[3] = {};
+#pragma unroll
+  for (int e = 0; e < dims; ++e) q[e] = c.first[e] - plan.middle[e];
+  const double x[3] = {plan.first[0] + column, plan.first[1] + row, plan.first[2]};
+  const double over = kind == MapKind::projective ? plan.over_line.at(x[0], x[1], x[2]) : 1;
+  const double depth = plan.forward_depth.at(q[0], q[1], q[2]);
+#pragma unroll
+  for (int d = 0; d < dims; ++d) from[d] = (plan.forward[d].at(q[0], q[1], q[2]) - x[d] * depth) * over;
+}
+
 // What each candidate weighs in a pixel, 0 where it does not touch it. Roundings are spelled out: else the
 // compiler chooses them, and may choose others for another layout of the same images.
 template <int n, int count, MapKind kind, class T, int dims>
@@ -133,6 +188,10 @@ __device__ void weigh(const GatherPlan<kind, T>& plan, const Candidates<dims, T>
     from[d] = 0;
 #pragma unroll
     for (int e = 0; e < dims; ++e) from[d] = fma(-slope[d][e], c.behind[e], from[d]);
+  }
+  if (sizeof(T) == 8 || (n == 2 && kind != MapKind::projective && plan.steep)) {
+    STN_RARE();
+    exact_distances(plan, c, column, row, from);
   }
 #pragma unroll
   for (int t = 0; t < count; ++t) {
@@ -213,7 +272,7 @@ __device__ void gather_pixel(const Problem& p, const GatherPlan<kind, T>& plan, 
 #pragma unroll
     for (int t = 0; t < count; ++t) {
       if (!careful || weight[t] > 0)
-        sum += weight[t] * load(reinterpret_cast<const S*>(first + step.template offset<n>(t)));
+        sum = fma(weight[t], load(reinterpret_cast<const S*>(first + step.template offset<n>(t))), sum);
     }
     return sum;
   };
@@ -290,7 +349,7 @@ __device__ void gather_vectors(const Problem& p, const GatherPlan<kind, float>& 
           const float weight = pixel.weight[t + b];
 #pragma unroll
           for (int k = 0; k < V::count; ++k) {
-            if (weight > 0) sum[k] += weight * load(&value[b].at[k]);
+            if (weight > 0) sum[k] = fma(weight, load(&value[b].at[k]), sum[k]);
           }
         }
       }
@@ -303,11 +362,11 @@ __device__ void gather_vectors(const Problem& p, const GatherPlan<kind, float>& 
 }
 
 // Blocks of a multiprocessor: candidates' weights are held in registers, 9 or 16, of volumes 27.
-template <class S, MapKind kind>
-constexpr int kGathering = sizeof(S) == 8                ? 1
-                           : kind == MapKind::volume     ? 2
-                           : kind == MapKind::projective ? 3
-                                                         : 4;
+template <class S, MapKind kind, Layout layout>
+constexpr int kGathering = sizeof(S) == 8                                         ? 1
+                           : layout == Layout::vectors || kind == MapKind::volume ? 2
+                           : layout == Layout::any || kind == MapKind::projective ? 3
+                                                                                  : 4;
 
 // Inverts maps, a thread each, and lists those that are left to the scatter.
 template <MapKind kind>
@@ -326,7 +385,7 @@ __global__ void __launch_bounds__(kWarp)
 }
 
 template <class S, MapKind kind, Layout layout>
-__global__ void __launch_bounds__(kMostThreads, layout == Layout::vectors ? 2 : kGathering<S, kind>)
+__global__ void __launch_bounds__(kMostThreads, kGathering<S, kind, layout>)
     gather(const __grid_constant__ Problem p, const __grid_constant__ Tiles tiles,
            const Inverse<kind>* inverses) {
   using T = Computed<S>;
@@ -337,7 +396,7 @@ __global__ void __launch_bounds__(kMostThreads, layout == Layout::vectors ? 2 : 
   if (inverse.candidates == 0) return;
   if (thread_number() < plan.dims) {
     STN_RARE();
-    plan_gather(p, inverse, part, tiles, thread_number(), &plan);
+    plan_gather(p, inverse, part.column, part.row, part.slice, tiles, thread_number(), &plan);
   }
   __syncthreads();
   const Pixels pixels(tiles);

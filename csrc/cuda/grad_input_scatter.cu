@@ -146,7 +146,8 @@ __device__ void scatter_part(const Problem& p, const Tiles& tiles, const Words& 
 }
 
 template <class S, MapKind kind, bool tangent>
-__global__ void __launch_bounds__(kMostThreads, sizeof(S) < 8 ? 2 : 1)
+__global__ void __launch_bounds__(kMostThreads,
+                                  sizeof(S) == 8 || (tangent && kind == MapKind::volume) ? 1 : 2)
     scatter(const __grid_constant__ Problem p, const __grid_constant__ Tiles tiles,
             const __grid_constant__ Words words) {
   const int64_t parts = (words.one_to_one ? words.images_here(p) : p.maps) * tiles.per_map;

@@ -8,7 +8,7 @@ namespace stn::cuda {
 
 // Steps of the input's coordinates from one output pixel to the next, at most: beyond, what is gathered would
 // lose bits of its weights, and little is gathered at all.
-constexpr double kSteepest = 48;
+constexpr double kSteepest = 48, kSteep = 2;
 constexpr double kLongestGathered = 1 << 26;  // an axis of the output
 
 // Of a pixel of the input, output pixels beside each other along an axis that are looked at.
@@ -24,6 +24,7 @@ struct Inverse {
   Line forward[dims], depth;  // of output pixels
   Line back[dims], over;      // of input pixels
   int candidates;             // along an axis
+  bool steep;                 // whether slopes are too large for distances in float
 
   // False where the inverse is of no use, or where padding brings other output pixels.
   __device__ bool of(const Problem& p, int map, const Tiles& tiles) {
@@ -46,15 +47,20 @@ struct Inverse {
       if (!(2 * (fabs(over.x) * tiles.columns + fabs(over.y) * tiles.rows) * most < 1)) return false;
     }
     double reach = 0;
+    steep = false;
     for (int d = 0; d < dims; ++d) {
       if (!(p.axis[d].out <= kLongestGathered)) return false;
-      if (!(steepness(p, d) <= kSteepest * (depth.one - bend))) return false;
+      const double steepest = steepness(p, d);
+      if (!(steepest <= (kind == MapKind::projective ? 2 * kSteep : kSteepest) * (depth.one - bend)))
+        return false;
+      steep |= steepest > kSteep;
       const double far = p.axis[d].middle + 1;
       const double own = most * fmax(spread(back[d], far), spread(back[d], -far));
       if (!(own <= 0.5 * kMostCandidates<kind>)) return false;
       reach = fmax(reach, own);
     }
     candidates = reach <= 1 ? 2 : reach <= 1.5 ? 3 : 4;
+    if (steep && candidates > 2) return false;  // sheared by much
     return p.padding == Padding::zeros || stays(p, depth.one - bend);
   }
 

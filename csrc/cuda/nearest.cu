@@ -36,7 +36,7 @@ __device__ int64_t nearest_place(const Problem& p, const Spot<dims, T>& spot) {
 
 // E: what an element is moved as.
 template <class E, MapKind kind>
-__global__ void __launch_bounds__(kMostThreads, kResident<sizeof(E) == 8, true>)
+__global__ void __launch_bounds__(kMostThreads, kind == MapKind::affine ? kResident<sizeof(E) == 8, true> : 2)
     nearest(const __grid_constant__ Problem p, const __grid_constant__ Tiles tiles) {
   using T = typename NearestIn<E>::type;
   __shared__ Plan<kind, T> plan;

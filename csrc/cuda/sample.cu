@@ -46,7 +46,7 @@ __device__ void sample_inside(const Problem& p, int channels, const char* const 
 #pragma unroll
     for (int k = 0; k < count; ++k) {
       float sum = weight[k][0] * value[k][0];
-      for (int t = 1; t < taps; ++t) sum += weight[k][t] * value[k][t];
+      for (int t = 1; t < taps; ++t) sum = fma(weight[k][t], value[k][t], sum);
       if (exists) store(sum, reinterpret_cast<S*>(to));
       to += p.output.axis[1] * kWarpRows;
     }
@@ -129,7 +129,7 @@ __device__ void sample_vectors(const Problem& p, const Part& part, const Taps<di
     for (int t = 0; t < 1 << dims; ++t) {
 #pragma unroll
       for (int k = 0; k < V::count; ++k) {
-        if (taps.weight[t] != 0) sum[k] += taps.weight[t] * load(&value[t].at[k]);
+        if (taps.weight[t] != 0) sum[k] = fma(taps.weight[t], load(&value[t].at[k]), sum[k]);
       }
     }
 #pragma unroll
@@ -163,7 +163,7 @@ __device__ void sample_pixel(const Problem& p, const Part& part, const Taps<dims
     // A tap of weight 0 takes no part.
     T sum = taps.outside != 0 ? taps.outside * fill_of<T>(p, part.channel + c) : T(0);
 #pragma unroll
-    for (int t = 0; t < 1 << dims; ++t) sum += taps.weight[t] * value[t];
+    for (int t = 0; t < 1 << dims; ++t) sum = fma(taps.weight[t], value[t], sum);
     store(sum, reinterpret_cast<S*>(to));
 #pragma unroll
     for (const char*& row : rows) row += step * p.input.channel;

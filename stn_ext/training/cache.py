@@ -21,7 +21,7 @@ from torch import Tensor
 
 from . import memory
 from .errors import UserError
-from .files import make_directory
+from .files import clear_temporaries_of, make_directory
 from .imagefolder import Decoder, Files, described, find
 from .locks import locked
 from .picture_file import Contents, Damaged, PictureFile, file_size, making
@@ -108,8 +108,7 @@ def _made(path: Path, shape: Shape, source: str, decoder: Decoder) -> PictureFil
     with locked(path, "a run that decodes pictures", decoder.tell):
         found = _opened(path, source, lambda text: None)
         if found is None:
-            for left in path.parent.glob(f".{path.name}.*.tmp"):  # by a run that was killed
-                left.unlink(missing_ok=True)
+            clear_temporaries_of(path)
             _make(path, shape, source, decoder)
             found = PictureFile(path)
     return found

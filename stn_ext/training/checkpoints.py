@@ -8,6 +8,7 @@ import re
 import warnings
 import zipfile
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 
@@ -59,7 +60,13 @@ def load(path: Path) -> dict:
     Raises:
         UserError: a file that is damaged or of another program, or what :func:`schema.check` refuses.
     """
-    state = _read(path)
+    with open_regular(path) as file:
+        return read(file, path)
+
+
+def read(file: BinaryIO, path: Path) -> dict:
+    """The same of an open file; the path is for messages."""
+    state = _content(file, path)
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise UserError(f"{path} is not a checkpoint of this program")
     try:
@@ -68,28 +75,27 @@ def load(path: Path) -> dict:
         raise UserError(f"{path} is no checkpoint that this program wrote: {error}") from error
 
 
-def _read(path: Path) -> object:
+def _content(file: BinaryIO, path: Path) -> object:
     """What is in the file, all of whose content has the checksums that it was written with."""
     try:
-        with open_regular(path) as file:
-            with zipfile.ZipFile(file) as archive:
-                # As PyTorch writes it, nothing is compressed, and nothing there twice: it takes no more
-                # memory than the file.
-                entries, size = archive.infolist(), os.fstat(file.fileno()).st_size
-                if {entry.compress_type for entry in entries} - {zipfile.ZIP_STORED}:
-                    raise ValueError("compressed entries")
-                if sum(entry.file_size for entry in entries) > size:
-                    raise ValueError("entries larger than the file")
-                damaged = archive.testzip()
-            if damaged is not None:
-                raise UserError(
-                    f"{path} is damaged, as the checksum of {damaged!r} in it tells: "
-                    "move it away to use an earlier one"
-                )
-            file.seek(0)
-            with warnings.catch_warnings():  # of kinds of tensors that the schema refuses
-                warnings.simplefilter("ignore")
-                return torch.load(file, map_location="cpu", weights_only=True)
+        with zipfile.ZipFile(file) as archive:
+            # As PyTorch writes it, nothing is compressed, and nothing there twice: it takes no more memory
+            # than the file.
+            entries, size = archive.infolist(), file.seek(0, os.SEEK_END)
+            if {entry.compress_type for entry in entries} - {zipfile.ZIP_STORED}:
+                raise ValueError("compressed entries")
+            if sum(entry.file_size for entry in entries) > size:
+                raise ValueError("entries larger than the file")
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise UserError(
+                f"{path} is damaged, as the checksum of {damaged!r} in it tells: "
+                "move it away to use an earlier one"
+            )
+        file.seek(0)
+        with warnings.catch_warnings():  # of kinds of tensors that the schema refuses
+            warnings.simplefilter("ignore")
+            return torch.load(file, map_location="cpu", weights_only=True)
     except UserError:
         raise
     except Exception as error:  # zipfile and torch.load raise whatever they meet: the file is at fault

@@ -57,11 +57,11 @@ def guarded(work: Callable[[], None], *, quiet: bool = False) -> int:
         text, code = str(stop) or "interrupted", 130
     if not quiet:
         with contextlib.suppress(OSError):  # stderr may be full, or its terminal gone
-            print(_as_line(text), file=sys.stderr, flush=True)
+            print(as_line(text), file=sys.stderr, flush=True)
     return code
 
 
-def _as_line(text: str) -> str:
+def as_line(text: str) -> str:
     """One line, which moves no cursor and clears no screen whatever names are in it."""
     return "".join(
         letter if letter.isprintable() else ascii(letter)[1:-1] for letter in " ".join(text.split())

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import io
 import json
 import logging
-import tempfile
 import warnings
 from argparse import Namespace
 from collections.abc import Callable, Iterator
@@ -20,8 +21,9 @@ from ..models import create_model
 from . import checkpoints, chosen, config, datasets, schema, weights
 from .data import Normalisation
 from .distributed import Process
-from .errors import UserError, memory_for
-from .files import make_directory, write_atomically
+from .errors import UserError, memory_for, out_of_memory
+from .files import check_replaceable, clear_temporaries_of, make_directory, write_together
+from .locks import locked
 from .run import About, about_of, model_options, rebuild
 
 ENDINGS = {
@@ -30,6 +32,10 @@ ENDINGS = {
     "aoti": ".aoti.pt2",
     "state_dict": ".state_dict.pth",
     "weights": ".weights.pth",
+}
+NEEDS = {
+    "onnx": "onnx, onnxruntime and onnxscript that know opset 20",
+    "aoti": "g++, and room in the temporary folder",
 }
 COMPARED = 64  # test images
 BATCHES = (1, 7, COMPARED)  # in which they are compared
@@ -53,30 +59,33 @@ def export(args: Namespace, process: Process) -> None:
     about, model = about_of(state), rebuild(state).eval()
     if about.objective != "classification":
         raise UserError(f"{path} is a network for {about.objective}: only classifiers are exported")
-    device = process.device if args.format == "aoti" else torch.device("cpu")
-    model, images = model.to(device), test_images(args, state, about).to(device)
-    with tempfile.TemporaryDirectory() as folder, quietly():
-        file = Path(folder) / f"{path.stem}{ENDINGS[args.format]}"
-        example = images[torch.arange(3) % len(images)]
-        run = write(args.format, file, model, example, state)
-        difference = largest_difference(run, model, images)
-        content = file.read_bytes()
-    if not difference <= TOLERANCE:
-        raise UserError(
-            f"the network as {args.format} differs from the checkpoint's by {difference:.1e} on test images, "
-            f"more than {TOLERANCE:g}: nothing is written"
-        )
-    target = make_directory(
-        config.directory(args, "checkpoint") if path.parent == weights.FOLDER else path.parent
-    )
-    about_file = description(args.format, file.name, state, device)
-    about_file |= {"compared_images": len(images), "largest_difference": difference}
-    write_atomically(target / file.name, content)
-    write_atomically(target / f"{file.name}.json", json.dumps(about_file, indent=2) + "\n")
-    print(
-        f"{target / file.name}: the same logits as {path}'s to {difference:.1e} on {len(images)} test images"
-    )
-    print(f"see {target / file.name}.json for classes, shape and normalisation")
+    target = place_of(args, path)
+    beside = target.with_name(f"{target.name}.json")
+    # Before the long part, which would be in vain where nothing can be written.
+    for file in (target, beside):
+        check_replaceable(file)
+    with locked(target, "an export", process.say):
+        for file in (target, beside):
+            clear_temporaries_of(file)
+        device = process.device if args.format == "aoti" else torch.device("cpu")
+        images = test_images(args, state, about).to(device)
+        content, difference = exported(args.format, model.to(device), images, state)
+        about_file = description(args.format, target.name, state, device)
+        about_file |= {"compared_images": len(images), "largest_difference": difference}
+        about_file["sha256"] = hashlib.sha256(content).hexdigest()
+        write_together({beside: json.dumps(about_file, indent=2) + "\n", target: content})
+    print(f"{target}: the same logits as {path}'s to {difference:.1e} on {len(images)} test images")
+    print(f"see {beside} for classes, shape and normalisation")
+
+
+def place_of(args: Namespace, path: Path) -> Path:
+    """The file to write, beside the checkpoint; of the package's weights, among one's own checkpoints."""
+    of_the_package = path.resolve().parent == weights.FOLDER.resolve()
+    folder = make_directory(config.directory(args, "checkpoint") if of_the_package else path.parent)
+    target = folder / f"{path.stem}{ENDINGS[args.format]}"
+    if target.exists() and target.samefile(path):
+        raise UserError(f"{target} is the checkpoint itself: give that another name")
+    return target
 
 
 def test_images(args: Namespace, state: dict, about: About) -> Tensor:
@@ -95,7 +104,39 @@ def test_images(args: Namespace, state: dict, about: About) -> Tensor:
     return Normalisation(about.background).apply(test_set.images).contiguous()
 
 
-def write(kind: str, file: Path, model: nn.Module, example: Tensor, state: dict) -> Run:
+def exported(kind: str, model: nn.Module, images: Tensor, state: dict) -> tuple[bytes, float]:
+    """(the file's content, the largest difference of its logits from the network's)
+
+    It is written to memory: where a disk is full, PyTorch's writer of files ends the process.
+    """
+    file = io.BytesIO()
+    with exporting(kind), quietly():
+        run = write(kind, file, model, images[torch.arange(3) % len(images)], state)
+        difference = largest_difference(run, model, images)
+    if not difference <= TOLERANCE:
+        raise UserError(
+            f"the network as {kind} differs from the checkpoint's by {difference:.1e} on test images, "
+            f"more than {TOLERANCE:g}: nothing is written"
+        )
+    return file.getvalue(), difference
+
+
+@contextlib.contextmanager
+def exporting(kind: str) -> Iterator[None]:
+    """Makes whatever exporters, compilers and other programs' runtimes raise a UserError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        needs = f", for which it needs {NEEDS[kind]}" if kind in NEEDS else ""
+        raise UserError(f"--format {kind}: nothing was exported{needs} ({reason})") from error
+
+
+def write(kind: str, file: io.BytesIO, model: nn.Module, example: Tensor, state: dict) -> Run:
     """Writes the file, and loads it again."""
     return {
         "onnx": write_onnx,
@@ -106,53 +147,51 @@ def write(kind: str, file: Path, model: nn.Module, example: Tensor, state: dict)
     }[kind](file, model, example, state)
 
 
-def write_onnx(file: Path, model: nn.Module, example: Tensor, state: dict) -> Run:
+def write_onnx(file: io.BytesIO, model: nn.Module, example: Tensor, state: dict) -> Run:
     try:
         import onnxruntime
 
         from .. import onnx
     except ImportError as error:
         raise UserError(f"--format onnx needs pip install onnx onnxruntime onnxscript ({error})") from error
-    onnx.export(
+    program = onnx.export(
         model,
         (example,),
-        file,
         input_names=["images"],
         output_names=["logits"],
         dynamic_shapes=({0: torch.export.Dim("batch")},),
-        external_data=False,
         verbose=False,
     )
-    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    file.write(program.model_proto.SerializeToString())
+    session = onnxruntime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
     return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 
 
-def write_pt2(file: Path, model: nn.Module, example: Tensor, state: dict) -> Run:
+def write_pt2(file: io.BytesIO, model: nn.Module, example: Tensor, state: dict) -> Run:
     torch.export.save(program_of(model, example), file)
+    file.seek(0)
     return torch.export.load(file).module()
 
 
-def write_aoti(file: Path, model: nn.Module, example: Tensor, state: dict) -> Run:
+def write_aoti(file: io.BytesIO, model: nn.Module, example: Tensor, state: dict) -> Run:
     from torch import _inductor
 
-    try:
-        _inductor.aoti_compile_and_package(program_of(model, example), package_path=str(file))
-    except Exception as error:  # of the compiler, which is called in many ways
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise UserError(f"--format aoti: nothing was compiled, for which it needs g++ ({reason})") from error
-    return _inductor.aoti_load_package(str(file))
+    _inductor.aoti_compile_and_package(program_of(model, example), package_path=file)
+    file.seek(0)
+    return _inductor.aoti_load_package(file)
 
 
-def write_state_dict(file: Path, model: nn.Module, example: Tensor, state: dict) -> Run:
+def write_state_dict(file: io.BytesIO, model: nn.Module, example: Tensor, state: dict) -> Run:
     torch.save(model.state_dict(), file)
+    file.seek(0)
     again = create_model(**model_options(state["args"], about_of(state))).eval()
     again.load_state_dict(torch.load(file, weights_only=True))
     return again
 
 
-def write_weights(file: Path, model: nn.Module, example: Tensor, state: dict) -> Run:
-    file.write_bytes(checkpoints.to_bytes(schema.weights_alone(state)))
-    return rebuild(checkpoints.load(file)).eval()
+def write_weights(file: io.BytesIO, model: nn.Module, example: Tensor, state: dict) -> Run:
+    file.write(checkpoints.to_bytes(schema.weights_alone(state)))
+    return rebuild(checkpoints.read(file, Path("the export"))).eval()
 
 
 def program_of(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:

@@ -13,8 +13,8 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,18 +28,50 @@ def make_directory(path: str | Path) -> Path:
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe = temporary_name(path / "probe")
-        os.close(_create(probe))
-        probe.unlink()
+        _try(path / "probe")
     except OSError as error:
         raise UserError(f"cannot write to the directory {path}: {error.strerror}") from error
     return path
+
+
+def check_replaceable(path: Path) -> None:
+    """Makes sure, before the work for it, that the file can be written, in place of another or not.
+
+    Raises:
+        UserError: it cannot, or something else than a file is there, which would be lost.
+    """
+    try:
+        _try(path)
+        if os.path.lexists(path):
+            _check_regular(path, os.lstat(path).st_mode)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _try(path: Path) -> None:
+    """Makes a file beside the path, as is done to write it, and removes it."""
+    probe = temporary_name(path)
+    os.close(_create(probe))
+    probe.unlink()
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Replaces the file in one step: after a crash the old content is there, or the new, never a part."""
     with replacing(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
+
+
+def write_together(contents: Mapping[Path, bytes | str]) -> None:
+    """Replaces several files, once all of them are on the disk: where one has no room, none is replaced.
+
+    A crash may come when some have their places, but leaves each of them whole, the old one or the new.
+    """
+    with ExitStack() as places:
+        for path, content in contents.items():
+            file = places.enter_context(replacing(path))
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 @contextmanager
@@ -100,6 +132,13 @@ def clear_temporaries(directory: Path, is_own: Callable[[Path], bool]) -> None:
     for path in directory.parent.glob(".*.tmp"):
         if _TEMPORARY.fullmatch(path.name) and path.name[1:-21] == directory.name and path.is_dir():
             _retire(path, directory, is_own)
+
+
+def clear_temporaries_of(path: Path) -> None:
+    """Removes what a killed run left of the file, half written. Call this under the file's lock only."""
+    for left in path.parent.glob(".*.tmp"):
+        if _TEMPORARY.fullmatch(left.name) and left.name[1:-21] == path.name and not left.is_dir():
+            left.unlink(missing_ok=True)
 
 
 def set_aside(patterns: Sequence[tuple[Path, str]]) -> list[Path]:
@@ -200,6 +239,7 @@ def _check_regular(path: Path, mode: int) -> None:
     if not stat.S_ISREG(mode):
         kinds = {
             stat.S_IFDIR: "a folder",
+            stat.S_IFLNK: "a link",
             stat.S_IFIFO: "a named pipe",
             stat.S_IFSOCK: "a socket",
             stat.S_IFCHR: "a device",

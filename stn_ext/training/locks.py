@@ -47,11 +47,14 @@ def locked(directory: Path, what: str, wait: Callable[[str], None] | None = None
                 file=sys.stderr,
                 flush=True,
             )
-        file.seek(0)
         since = datetime.now().astimezone().isoformat(" ", "seconds")
-        file.truncate()
-        file.write(f"{what}, process {os.getpid()} on {socket.gethostname()}, since {since}\n")
-        file.flush()
+        holder = f"{what}, process {os.getpid()} on {socket.gethostname()}, since {since}\n"
+        try:
+            os.ftruncate(descriptor, 0)
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            os.write(descriptor, holder.encode())  # past the buffer, which would fail again when closed
+        except OSError as error:
+            raise UserError(f"cannot write the lock {path}: {error.strerror}") from error
         yield
 
 

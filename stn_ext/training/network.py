@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from ..trained import FileError
 from . import checkpoints, decoding, engine, weights
 from .data import Normalisation
+from .errors import UserError, as_line
 from .photographs import FRAMED, Reader
 from .run import about_of, rebuild
 
 Paths = str | os.PathLike[str]
+
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 class Prediction(NamedTuple):
@@ -74,7 +79,7 @@ class Network(nn.Module):
         Raises:
             ValueError: images of another shape than this network's, or a network that knows no classes
                 (co-localisation).
-            UserError: a path that leads to no picture.
+            FileError: a path that leads to no picture.
         """
         if self.objective != "classification":
             raise ValueError(f"predict: a network for {self.objective} knows no classes: see theta and warp")
@@ -90,6 +95,7 @@ class Network(nn.Module):
 
         Raises:
             ValueError: images of another shape, or a network without a transformer.
+            FileError: a path that leads to no picture.
         """
         if self.model.transformer is None:
             raise ValueError("theta: this network has no transformer")
@@ -99,7 +105,12 @@ class Network(nn.Module):
 
     @torch.no_grad()
     def warp(self, images: Tensor | Paths | Sequence[Paths]) -> Tensor:
-        """What the classifier sees of each image, in uint8 (N, K * C, H_out, W_out), of K transformers."""
+        """What the classifier sees of each image, in uint8 (N, K * C, H_out, W_out), of K transformers.
+
+        Raises:
+            ValueError: images of another shape.
+            FileError: a path that leads to no picture.
+        """
         normalisation = Normalisation(self.background, self._background.device)
         seen = [self.model.warp(self._normalised(batch)) for batch in self._batches(images)]
         return torch.cat([normalisation.invert(batch.float()) for batch in seen])
@@ -108,10 +119,10 @@ class Network(nn.Module):
         """The pictures as this network needs them, in uint8 (N, C, H, W), on the CPU.
 
         Raises:
-            UserError: a path that leads to no picture.
+            FileError: a path that leads to no picture.
         """
         chosen = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
-        with decoding.quietly():
+        with public_errors(), decoding.quietly():
             pictures = [self.reader.read(Path(path))[0] for path in chosen]
         return torch.stack(pictures) if pictures else torch.zeros(0, *self.shape, dtype=torch.uint8)
 
@@ -142,6 +153,15 @@ class Network(nn.Module):
         return (values * (255 / scale) - self._background) / 255
 
 
+@contextmanager
+def public_errors() -> Iterator[None]:
+    """Makes what the command line would say of a file an error that a program can catch."""
+    try:
+        yield
+    except UserError as error:
+        raise FileError(as_line(str(error))) from None
+
+
 def predictions(logits: Tensor, classes: Sequence[str]) -> list[Prediction]:
     """The first and the second class of each row of logits; of a single class it is both."""
     top = logits.float().softmax(1).topk(min(2, len(classes)), 1)
@@ -156,5 +176,8 @@ def load(
     path: Paths, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
 ) -> Network:
     """What :func:`stn_ext.load` does; see there."""
-    network = Network(checkpoints.load(weights.find(path)))
+    if dtype is not None and dtype not in DTYPES:
+        raise TypeError(f"stn_ext.load: expected a dtype of {', '.join(map(str, DTYPES))}, but got {dtype!r}")
+    with public_errors():
+        network = Network(checkpoints.load(weights.find(path)))
     return network.to(device=device, dtype=dtype)

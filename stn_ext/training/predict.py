@@ -47,13 +47,14 @@ def predict(args: Namespace, process: Process) -> None:
         paper=args.paper == "auto",
         behind=args.image_background or state["args"]["image_background"] or "white",
     )
-    images = read(files, reader, args.num_workers, process)
-    outcome = outcome_of(model, images, about.classes, Normalisation(about.background, process.device))
-    print(table(outcome), flush=True)
+    # Before the long part, which would be in vain where nothing can be written.
     directory = make_directory(config.directory(args, "result"))
     with locked(directory, "a prediction"):
         own = make_directory(directory / "predict")
         clear_temporaries(own, report.is_part)
+        images = read(files, reader, args.num_workers, process)
+        outcome = outcome_of(model, images, about.classes, Normalisation(about.background, process.device))
+        print(table(outcome), flush=True)
         facts = {"num_images": len(files), **chosen.facts(args, path, state, model)}
         report.write(own, outcome, facts, args.num_workers, args.report_limit)
         print(f"see {own / 'index.html'}")

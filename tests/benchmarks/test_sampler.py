@@ -183,3 +183,16 @@ def test_bandwidth_is_the_copys_share():
 
 def test_shared_measurement():
     assert timing.Measurement(4.0, 2.0, 6.0, 9).shared_by(2) == timing.Measurement(2.0, 1.0, 3.0, 9)
+
+
+def test_a_pass_that_some_cases_lack_has_no_lines_for_them():
+    """As graphs, which small cases alone are timed as."""
+    row = {"shape": "1x1x8x8", "threads": 1, "median": 1.0, "low": 1.0, "high": 1.0, "error": ""}
+    cells = [("digits", "forward"), ("grey", "forward"), ("digits", "forward, graph")]
+    rows = [
+        row | {"case": case, "pass": name, "contender": who}
+        for case, name in cells
+        for who in (contenders.OURS, contenders.BASELINE, contenders.FLOOR)
+    ]
+    lines = sampler.table(rows, 1).splitlines()
+    assert sum("forward, graph" in line for line in lines) == 1

@@ -82,8 +82,8 @@ def _gather(way: Way, kind: str, function: Function) -> Cost:
 
 
 def _scatter(way: Way, kind: str, function: Function) -> Cost:
-    """A loop over parts, in which a thread's pixels are located at once; in it one over channels, and in that one
-    over a window's places."""
+    """A loop over parts, in which a thread's pixels are located at once; in it one over channels, and in
+    that one over a window's places."""
     (parts,) = way.loops
     channels = next(loop for loop in parts.loops if loop.loops)
     together = channels.count("LDG")

@@ -65,8 +65,8 @@ def launches(f):
 @pytest.mark.parametrize("deterministic", (False, True))
 @pytest.mark.parametrize("dtype", (torch.float32, torch.float16))
 def test_launches(dtype, deterministic):
-    """Of the input's gradient: a memory operation, the maps' inverses, the gather, and for maps without a usable
-    inverse, which the device alone knows, three kernels."""
+    """Of the input's gradient: a memory operation, the maps' inverses, the gather, and for maps without a
+    usable inverse, which the device alone knows, three kernels."""
     x, theta, grad = problem(4, 3, 200, 200, dtype=dtype)
     x.requires_grad_(), theta.requires_grad_()
     torch.use_deterministic_algorithms(deterministic)

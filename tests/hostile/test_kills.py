@@ -16,6 +16,7 @@ import torch
 from stn_ext.training import checkpoints
 from tests.command_line import directories, started
 
+from . import files
 from .test_flips import leaves
 from .training import SMALL, command, trained
 
@@ -82,35 +83,51 @@ def fingerprint(directory):
     }
 
 
-def test_a_killed_test_leaves_the_whole_report_of_one(tmp_path):
-    chance = random.Random(0)
-    trained(tmp_path, "--num_epoch", 2, "--lr_cls", 0.05)
-    test = ["--mode", "test", "--limit", 300, "--num_workers", 1, "--gpu_ids", "-1"]
-    directory, whole = tmp_path / "results/stn/mnist", {}
-    for epoch in (1, 2):
-        assert command(tmp_path, *test, "--epoch", epoch) == (0, "")
-        whole[epoch] = fingerprint(directory)
-    assert whole[1].keys() == whole[2].keys() and whole[1]["metrics.json"] != whole[2]["metrics.json"]
+def check_that_reports_are_whole(root, directory, *lines):
+    """Kills the command of each line in turn while it writes its report in place of the other's."""
+    chance, whole, kills = random.Random(0), [], 0
+    for line in lines:
+        assert command(root, *line) == (0, "")
+        whole.append(fingerprint(directory))
+    assert whole[0].keys() == whole[1].keys() and whole[0]["predictions.csv"] != whole[1]["predictions.csv"]
     (directory / "notes.txt").write_text("the user's own")
-    kills, epoch = 0, 2
-    for _ in range(2 * KILLS):
+    temporary = f".{directory.name}.*.tmp"
+    for line in lines * KILLS:
         if kills == KILLS:
             break
-        epoch = 3 - epoch
-        with started("main.py", *test, "--epoch", epoch, *directories(tmp_path)) as process:
+        with started("main.py", *line, *directories(root)) as process:
             kills += kill_when(
                 process,
-                lambda: any(directory.parent.glob(".mnist.*.tmp/images/*.png")),
+                lambda: any(directory.parent.glob(f"{temporary}/images/*.png")),
                 chance.uniform(0, 0.1),
             )
         found = fingerprint(directory)
         notes = found.pop("notes.txt", None)
-        assert found in whole.values(), "parts of two reports"
-    assert not kills or notes or list(directory.parent.glob(".mnist.*.tmp/notes.txt"))
-    assert command(tmp_path, *test, "--epoch", 1) == (0, "")
-    assert fingerprint(directory).keys() == {*whole[1], "notes.txt"}
-    assert sorted(path.name for path in directory.parent.iterdir()) == [".mnist.lock", "mnist"]
-    print(f"{kills} times kill -9 of test, a whole report each time")
+        assert found in whole, "parts of two reports"
+    assert not kills or notes or list(directory.parent.glob(f"{temporary}/notes.txt"))
+    assert command(root, *lines[0]) == (0, "")
+    assert fingerprint(directory) == {**whole[0], "notes.txt": hashlib.sha256(b"the user's own").hexdigest()}
+    assert not list(directory.parent.glob(".*.tmp"))
+    print(f"{kills} times kill -9 of {lines[0][1]}, a whole report each time")
+
+
+def test_a_killed_test_leaves_the_whole_report_of_one(tmp_path):
+    trained(tmp_path, "--num_epoch", 2, "--lr_cls", 0.05)
+    test = ["--mode", "test", "--limit", 300, "--num_workers", 1, "--gpu_ids", "-1"]
+    lines = [[*test, "--epoch", epoch] for epoch in (1, 2)]
+    check_that_reports_are_whole(tmp_path, tmp_path / "results/stn/mnist", *lines)
+
+
+def test_a_killed_prediction_leaves_the_whole_report_of_one(tmp_path):
+    predict = ["--mode", "predict", "--weights", "mnist", "--num_workers", 1, "--gpu_ids", "-1"]
+    lines = []
+    for seed in (0, 300):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        for index in range(300):
+            files.picture(seed + index).save(folder / f"{index}.png")
+        lines.append([*predict, folder])
+    check_that_reports_are_whole(tmp_path, tmp_path / "results/weights_mnist/mnist/predict", *lines)
 
 
 def test_what_was_killed_before_is_cleared_at_the_next_start(tmp_path):

@@ -13,10 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stn_ext.training import predict as prediction
 from stn_ext.training import weights
+from stn_ext.training.locks import locked
 from tests.command_line import directories
 from tests.hostile import files
 from tests.hostile.isolation import assert_refused, run_isolated
+from tests.hostile.training import command, command_and_output, little_room
 
 pytestmark = pytest.mark.hostile
 
@@ -134,12 +137,6 @@ def a_picture_as_the_checkpoint(root):
     return ["--weights", picture, picture]
 
 
-@refused("results")
-def a_file_where_the_results_belong(root):
-    put(root, "results", b"mine")
-    return [*PACKAGED, put(root, "a.png", files.content("png"))]
-
-
 # --- what is taken ---
 
 
@@ -224,3 +221,59 @@ def test_it_is_predicted(tmp_path, build):
     assert predictions and all(0 <= p["confidence"] <= 1 for p in predictions)
     with (results.parent / "predictions.csv").open(newline="", errors="surrogateescape") as file:
         assert len(list(csv.DictReader(file))) == len(predictions)
+
+
+# --- where the results belong ---
+
+RESULTS = "results/weights_mnist/mnist"
+
+
+def occupied(*names: str):
+    """Files of the user's at those names below the folder, each a link to itself where it ends in "@"."""
+
+    def build(root):
+        for name in names:
+            path = root / name.rstrip("@")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.symlink_to(path.name) if name.endswith("@") else path.write_bytes(b"mine")
+
+    return build
+
+
+@pytest.mark.parametrize(
+    "place", ["results", RESULTS, f"{RESULTS}@", f"{RESULTS}/predict", f"{RESULTS}/predict@"]
+)
+def test_a_place_that_cannot_be_written_is_found_before_any_picture_is_read(tmp_path, monkeypatch, place):
+    monkeypatch.setattr(prediction, "read", lambda *words: pytest.fail("pictures were read"))
+    occupied(place)(tmp_path)
+    picture = put(tmp_path, "a.png", files.content("png"))
+    code, printed, errors = command_and_output(tmp_path, *PREDICT, *PACKAGED, picture)
+    assert (code, printed, len(errors.splitlines())) == (2, "", 1) and str(tmp_path / RESULTS) in errors
+    path = tmp_path / place.rstrip("@")
+    assert path.is_symlink() if place.endswith("@") else path.read_bytes() == b"mine"
+
+
+def test_a_place_that_another_run_holds_is_found_before_any_picture_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(prediction, "read", lambda *words: pytest.fail("pictures were read"))
+    picture = put(tmp_path, "a.png", files.content("png"))
+    (tmp_path / RESULTS).mkdir(parents=True)
+    with locked(tmp_path / RESULTS, "a test"):
+        code, _, errors = command_and_output(tmp_path, *PREDICT, *PACKAGED, picture)
+    assert code == 2 and len(errors.splitlines()) == 1 and "in use by a test" in errors
+
+
+@pytest.mark.parametrize(
+    "room, what", [(0, ".mnist.lock"), (300, "images"), (3000, "predictions.json"), (20_000, "index.html")]
+)
+def test_a_full_disk_leaves_the_earlier_report_whole(tmp_path, room, what):
+    """Whichever file it is that does not fit."""
+    pictures = [put(tmp_path, f"{i}.png", files.content("png", i)) for i in range(20)]
+    assert command(tmp_path, *PREDICT, *PACKAGED, pictures[0]) == (0, "")
+    report = tmp_path / RESULTS / "predict"
+    before = {path: path.read_bytes() for path in report.rglob("*.*")}
+    with little_room(room):
+        code, errors = command(tmp_path, *PREDICT, *PACKAGED, "--paper", "off", *pictures)
+    assert code == 2 and len(errors.splitlines()) == 1 and errors.endswith(": File too large\n"), errors
+    assert errors.startswith("error: cannot write ") and what in errors and str(tmp_path) in errors
+    assert {path: path.read_bytes() for path in report.rglob("*.*")} == before
+    assert [path.name for path in (tmp_path / RESULTS).iterdir()] == ["predict"]

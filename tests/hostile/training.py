@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import resource
 import warnings
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from stn_ext.training import config, program
@@ -44,3 +46,14 @@ def trained(root: Path, *options: object) -> Path:
     code, errors = command(root, *SMALL, "--num_epoch", 1, *options)
     assert code == 0, errors
     return max((root / "checkpoints/stn/mnist").glob("model_epoch*.pth"))
+
+
+@contextmanager
+def little_room(size: int) -> Iterator[None]:
+    """Within, no file can have more bytes: to write more fails, as it does on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -46,6 +46,64 @@ def test_the_directory_is_flushed_after_the_new_name(tmp_path, monkeypatch):
     assert flushed[1][1] == ["a.txt"]
 
 
+def test_files_are_written_together_or_not_at_all(tmp_path, monkeypatch):
+    paths = [tmp_path / name for name in ("a.txt", "b.txt", "c.txt")]
+    files.write_together(dict.fromkeys(paths, "old"))
+    assert [path.read_text() for path in paths] == ["old"] * 3
+
+    def full(descriptor, flush=os.fsync):
+        if not stat.S_ISDIR(os.fstat(descriptor).st_mode) and os.fstat(descriptor).st_size > 3:
+            raise OSError(28, "No space left on device")
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    for large in paths:
+        contents = dict.fromkeys(paths, b"new") | {large: b"larger"}
+        with pytest.raises(UserError, match=f"cannot write {large}: No space left on device"):
+            files.write_together(contents)
+        assert [path.read_text() for path in paths] == ["old"] * 3
+        assert sorted(tmp_path.iterdir()) == paths
+
+
+@pytest.mark.parametrize(
+    "place, message",
+    [
+        (lambda path: path.mkdir(), "it is a folder"),
+        (os.mkfifo, "it is a named pipe"),
+        (lambda path: path.symlink_to("elsewhere"), "it is a link"),
+        (lambda path: path.symlink_to(path.name), "it is a link"),
+    ],
+)
+def test_what_would_be_lost_is_not_replaced(tmp_path, place, message):
+    path = tmp_path / "a.txt"
+    place(path)
+    before = os.lstat(path)
+    with pytest.raises(UserError, match=f"a.txt: expected a regular file, but {message}"):
+        files.check_replaceable(path)
+    assert os.path.samestat(os.lstat(path), before) and os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_place_is_tried_under_the_name_that_writing_needs(tmp_path):
+    path = tmp_path / "a.txt"
+    files.check_replaceable(path)
+    path.write_text("old")
+    files.check_replaceable(path)
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["a.txt"]
+    for wrong, message in ((tmp_path / ("x" * 250), "File name too long"), (path / "b", "Not a directory")):
+        with pytest.raises(UserError, match=f"cannot write {wrong}: {message}"):
+            files.check_replaceable(wrong)
+
+
+def test_what_was_left_of_one_file_is_cleared_and_of_others_not(tmp_path):
+    path = tmp_path / "a[1]*.txt"
+    left = files.temporary_name(path)
+    others = [files.temporary_name(tmp_path / "a1b.txt"), tmp_path / ".a[1]*.txt.tmp", path]
+    for file in (left, *others):
+        file.write_text("half")
+    files.clear_temporaries_of(path)
+    assert sorted(tmp_path.iterdir()) == sorted(others)
+
+
 def test_earlier_runs_are_numbered_and_none_is_lost(tmp_path):
     log, checkpoint = tmp_path / "log", tmp_path / "checkpoint"
     patterns = [(log, "*.txt"), (checkpoint, "*.pth")]

@@ -10,7 +10,6 @@ from PIL import Image
 import stn_ext
 from stn_ext.training import data, weights
 from stn_ext.training.data import Normalisation
-from stn_ext.training.errors import UserError
 from tests.command_line import ROOT
 from tests.photographs import save_all
 
@@ -96,12 +95,11 @@ def test_mistakes(network, tmp_path):
         network.predict(torch.zeros(1, 1, 28, 28, dtype=torch.int64))
     with pytest.raises(ValueError, match="this network has no transformer"):
         stn_ext.load("mnist_cls").theta(torch.zeros(1, 1, 28, 28))
-    with pytest.raises(
-        UserError, match="expected a checkpoint's file, or one of mnist, mnist_cls, mnist_rts"
-    ):
+    message = "expected a checkpoint's file, or one of mnist, mnist_cls, mnist_rts"
+    with pytest.raises(stn_ext.FileError, match=message):
         stn_ext.load(tmp_path / "none.pth")
     (tmp_path / "none.png").write_text("no picture")
-    with pytest.raises(UserError, match="damaged, or none"):
+    with pytest.raises(stn_ext.FileError, match="damaged, or none"):
         network.predict(tmp_path / "none.png")
 
 

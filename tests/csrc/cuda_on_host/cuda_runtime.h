@@ -21,6 +21,7 @@
 #define __launch_bounds__(...)
 #define __grid_constant__
 #define __noinline__ __attribute__((noinline))
+#define __forceinline__ inline
 // Of the block: there is one at a time. The build puts all such variables into one section, whose ends the
 // linker knows (host_kernels.py).
 #define __shared__ static
